@@ -1,0 +1,62 @@
+"""Where weights come from: one format a file, one Protocol, one dtype table."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from weighbridge.checkpoints import numpy_files, pytree, safetensors
+from weighbridge.checkpoints.protocol import Checkpoint, Fault, SourceFile, Tensor
+from weighbridge.errors import BadArgument, SourceNotFound
+
+__all__ = ["Checkpoint", "Fault", "SourceFile", "Tensor", "open"]
+
+
+def open(source: Any) -> Checkpoint:
+    """Opens a checkpoint by its headers alone.
+
+    `source` is a path (a `.safetensors`, `.npy` or `.npz` file, an `*.index.json`, or a folder of them), a `Checkpoint`, or
+    weights in memory: an array, a flax module or state, any tree of arrays. Raises `SourceNotFound`, `CorruptCheckpoint`
+    or `BadArgument`.
+    """
+    if isinstance(source, Checkpoint):
+        return source
+    if isinstance(source, str | os.PathLike):
+        return _open_path(Path(source).expanduser())
+    if pytree.is_tree(source):
+        return pytree.open_tree(source)
+    raise BadArgument(f"source is a {type(source).__name__}; expected a path, an array, a flax module or a tree of arrays")
+
+
+def _open_path(path: Path) -> Checkpoint:
+    if path.is_dir():
+        return _open_folder(path)
+    if not path.exists():
+        raise SourceNotFound(f"{path}: there is no such file or folder; check the path")
+    if path.name.endswith(".index.json"):
+        return safetensors.open_index(path)
+    if path.suffix == ".npy":
+        return numpy_files.open_npy(path)
+    if path.suffix == ".npz":
+        return numpy_files.open_npz(path)
+    if path.suffix == ".safetensors":
+        shard = safetensors.open_file(path)
+        name = path.stem if path.stem != "model" else path.resolve().parent.name
+        return Checkpoint(name, [shard.file], shard.tensors)
+    raise BadArgument(f"{path.name}: unknown format; expected .safetensors, .index.json, .npz, .npy or a folder of them")
+
+
+def _open_folder(folder: Path) -> Checkpoint:
+    indices = sorted(folder.glob("*.safetensors.index.json"))
+    if len(indices) > 1:
+        names = ", ".join(path.name for path in indices)
+        raise BadArgument(f"{folder}: holds {len(indices)} indices ({names}); name the one to open")
+    if indices:
+        return safetensors.open_index(indices[0])
+    files = sorted(folder.glob("*.safetensors"))
+    if files:
+        return safetensors.open_folder(folder, files)
+    arrays = sorted([*folder.glob("*.npz"), *folder.glob("*.npy")])
+    if len(arrays) == 1:
+        return _open_path(arrays[0])
+    what = f"holds {len(arrays)} NumPy files; name one" if arrays else "holds no .safetensors, .npz or .npy file"
+    raise SourceNotFound(f"{folder}: {what}")

@@ -1,0 +1,47 @@
+"""How a tensor of any rank is looked at as a matrix, the same everywhere: by blocks, by channels, by eye."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from weighbridge.roles import Role, is_conv_hwio
+
+Layout = Literal["vector", "matrix", "out_in_space", "space_in_out"]
+
+
+@dataclass(frozen=True)
+class MatrixView:
+    """`rows` × `cols` over the entries in stored order.
+
+    A matrix is itself; more axes fold into the rows, all but the last. A convolution's kernel is one row an output
+    channel where it is stored [out, in, *space] (PyTorch), and one column an output channel where it is stored
+    [*space, in, out] (flax, Keras). What has fewer than two axes is one row, and has no channels.
+    """
+
+    shape: tuple[int, ...]
+    layout: Layout
+
+    @property
+    def rows(self) -> int:
+        if self.layout == "vector":
+            return 1
+        return self.shape[0] if self.layout == "out_in_space" else math.prod(self.shape[:-1])
+
+    @property
+    def cols(self) -> int:
+        if self.layout == "vector":
+            return math.prod(self.shape)
+        return math.prod(self.shape[1:]) if self.layout == "out_in_space" else self.shape[-1]
+
+    @property
+    def has_channels(self) -> bool:
+        return self.layout != "vector"
+
+
+def matrix_view(name: str, shape: tuple[int, ...], role: Role) -> MatrixView:
+    """The view of a tensor, by its role and, for convolutions, by the habit that its name shows."""
+    if len(shape) < 2:
+        return MatrixView(shape, "vector")
+    if role == "conv" and len(shape) > 2:
+        return MatrixView(shape, "space_in_out" if is_conv_hwio(name) else "out_in_space")
+    return MatrixView(shape, "matrix")

@@ -1,0 +1,117 @@
+"""Results on disk: a folder with a manifest and Parquet tables that other tools can read while it grows."""
+
+import json
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from weighbridge.errors import ReportError, TensorNotFound
+from weighbridge.report.entry import Entry
+from weighbridge.report.manifest import Manifest
+from weighbridge.report.schema import LISTS, SCALARS
+from weighbridge.report.tables import frame, read_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Entry", "Manifest", "Report"]
+
+_VOLATILE = ["part", "variant", "order"]
+
+
+class Report:
+    """A report folder, opened for reading.
+
+    `report.table("scan")` is a pandas frame with a row a tensor, in checkpoint order; `report[name]` is one tensor's
+    entry with its histogram and channel norms.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest = Manifest.load(folder)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Report":
+        """Opens a report, complete or still growing. Raises `ReportError` where there is none."""
+        return cls(Path(folder).expanduser())
+
+    @property
+    def complete(self) -> bool:
+        return all(analysis.status == "complete" for analysis in self.manifest.analyses.values())
+
+    def table(self, name: str = "scan", *, lists: bool = False) -> "pd.DataFrame":
+        """A table as a pandas frame; histograms and norms (`lists`) only when asked for.
+
+        A tensor that an earlier run failed on and a later one read appears once, as read. In `scan`, `tied_to` names the first tensor
+        of the same content, in checkpoint order. Raises `ReportError` where the report has no such table.
+        """
+        import pandas as pd
+
+        table = read_table(self._table(name), None if lists else SCALARS)
+        if table is None:
+            return pd.DataFrame(columns=[*SCALARS, "tied_to"])
+        rows = frame(table).drop_duplicates(["name", "part", "step"], keep="last")
+        rows = rows.sort_values("order", kind="stable").reset_index(drop=True)
+        return rows.assign(tied_to=_tied_to(rows))
+
+    def __getitem__(self, name: str) -> Entry:
+        table = read_table(self._table("scan"), names=[name])
+        if table is None or table.num_rows == 0:
+            raise TensorNotFound(f"{self.folder.name}: no tensor {name!r} in this report")
+        return Entry(table.to_pylist()[-1])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The tensors' names in checkpoint order."""
+        return list(self.table("scan")["name"])
+
+    def rows(self, name: str = "scan", *, lists: bool = False) -> Iterator[dict[str, Any]]:
+        """The table row by row in plain Python values, as JSON can hold them."""
+        table = self.table(name, lists=lists)
+        for row in table.to_dict("records"):
+            yield {key: _jsonable(value) for key, value in row.items()}
+
+    def _table(self, name: str) -> Path:
+        if name not in self.manifest.analyses:
+            known = ", ".join(self.manifest.analyses) or "none"
+            raise ReportError(f"{self.folder}: no table {name!r}; this report has: {known}")
+        return self.folder / "tables" / name
+
+    def __repr__(self) -> str:
+        return f"Report({str(self.folder)!r}, {self.manifest.source}, {len(self):,} tensors)"
+
+    def _repr_html_(self) -> str:
+        from weighbridge.report.html import report_html
+
+        return report_html(self)
+
+
+def _tied_to(rows: "pd.DataFrame") -> "pd.Series[Any]":
+    """The first name of the same content, shape and dtype; tensors without entries are tied to none."""
+    same = rows["content_hash"].astype("string") + rows["dtype"].astype("string") + rows["shape"].map(str).astype("string")
+    same = same.where((rows["count"] > 0) & (rows["status"] == "done"))
+    first = rows["name"].groupby(same).transform("first")
+    return first.where(first != rows["name"])
+
+
+def _jsonable(value: Any) -> Any:
+    import numpy as np
+    import pandas as pd
+
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if value is None or value is pd.NA or (isinstance(value, float) and value != value):
+        return None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def dumps(row: dict[str, Any]) -> str:
+    """One row as one line of JSON."""
+    return json.dumps(row, ensure_ascii=False, allow_nan=False)

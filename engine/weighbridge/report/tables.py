@@ -1,0 +1,167 @@
+"""Tables of rows as Parquet parts, each written whole and renamed into place."""
+
+import os
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from weighbridge.errors import ReportError
+from weighbridge.report.schema import Column
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+PART_ROWS = 256
+PART_SECONDS = 30.0
+PART_ELEMENTS = 1 << 22
+"""Elements of list columns that may wait in memory for their part."""
+_ROW_GROUP = 64
+
+Row = Mapping[str, Any]
+
+
+class TableWriter:
+    """Collects rows from any thread and writes a part when there are 256 of them, or they are large, or 30 seconds have passed."""
+
+    def __init__(self, folder: Path, columns: Sequence[Column]) -> None:
+        self._folder = folder
+        self._columns = columns
+        self._rows: list[Row] = []
+        self._elements = 0
+        self._lists = [column.name for column in columns if column.type.startswith("list<")]
+        self._lock = threading.Lock()
+        self._since = time.monotonic()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for leftover in folder.glob(".part-*"):
+                leftover.unlink()
+        except OSError as error:
+            raise ReportError(f"{folder}: cannot be made: {error.strerror}; choose another --report") from error
+        self._next = 1 + max((_number(part) for part in folder.glob("part-*.parquet")), default=-1)
+
+    def add(self, row: Row) -> None:
+        with self._lock:
+            self._rows.append(row)
+            self._elements += sum(len(row[name]) for name in self._lists if row.get(name) is not None)
+            full = len(self._rows) >= PART_ROWS or self._elements > PART_ELEMENTS or self._late()
+            rows, number = self._take() if full else ([], 0)
+        if rows:
+            self._write(rows, number)
+
+    def flush(self) -> None:
+        """Writes what has been collected."""
+        with self._lock:
+            rows, number = self._take()
+        if rows:
+            self._write(rows, number)
+
+    def _late(self) -> bool:
+        return time.monotonic() - self._since > PART_SECONDS
+
+    def _take(self) -> tuple[list[Row], int]:
+        rows, self._rows, self._elements = self._rows, [], 0
+        number, self._next = self._next, self._next + bool(rows)
+        self._since = time.monotonic()
+        return rows, number
+
+    def _write(self, rows: list[Row], number: int) -> None:
+        import pyarrow as pa
+
+        table = pa.table({column.name: _array(column, rows) for column in self._columns})
+        _replace(self._folder / f"part-{number:05d}.parquet", table)
+
+
+def keep_rows(folder: Path, column: str, value: str) -> None:
+    """Leaves in the parts of a table only the rows whose `column` is `value`."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    for part in sorted(folder.glob("part-*.parquet")):
+        table = pq.ParquetFile(part).read()
+        kept = table.filter(pc.field(column) == value)
+        if kept.num_rows == 0:
+            part.unlink()
+        elif kept.num_rows < table.num_rows:
+            _replace(part, kept)
+
+
+def _replace(part: Path, table: "pa.Table") -> None:
+    """Writes a part beside its place and renames it there, so that a reader never sees half of one."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    hidden = part.with_name(f".{part.stem}.{os.getpid()}")
+    types = {field.name: field.type for field in table.schema}
+    encoding = {
+        f"{name}.list.element": "BYTE_STREAM_SPLIT" if of.value_type == pa.float32() else "DELTA_BINARY_PACKED"
+        for name, of in types.items()
+        if pa.types.is_list(of)
+    }
+    try:
+        pq.write_table(
+            table,
+            hidden,
+            row_group_size=_ROW_GROUP,
+            compression="zstd",
+            use_dictionary=[name for name, of in types.items() if pa.types.is_string(of)],
+            column_encoding=encoding,
+        )
+        hidden.replace(part)
+    except OSError as error:
+        hidden.unlink(missing_ok=True)
+        raise ReportError(
+            f"{part.parent}: cannot write a part: {error.strerror or error}; finished parts are kept, "
+            "free space and use --resume"
+        ) from error
+
+
+def read_table(folder: Path, columns: Sequence[str] | None = None, names: Sequence[str] | None = None) -> "pa.Table":
+    """All finished parts of a table, some columns and rows (by `name`) of it where given."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    wanted = pc.field("name").isin(list(names)) if names is not None else None
+    try:
+        read = [
+            pq.read_table(part, columns=None if columns is None else list(columns), filters=wanted, partitioning=None)
+            for part in sorted(folder.glob("part-*.parquet"))
+        ]
+    except (OSError, pa.ArrowException) as error:
+        raise ReportError(f"{folder}: a part cannot be read: {error}; scan again with --overwrite") from error
+    return pa.concat_tables(read) if read else None
+
+
+def frame(table: "pa.Table") -> "pd.DataFrame":
+    """As pandas: whole numbers with gaps stay whole (Int64), lists are NumPy arrays."""
+    import pandas as pd
+    import pyarrow as pa
+
+    integers = {pa.int64(): pd.Int64Dtype(), pa.int32(): pd.Int32Dtype()}
+    result: pd.DataFrame = table.to_pandas(types_mapper=integers.get)
+    return result
+
+
+def _array(column: Column, rows: Sequence[Row]) -> "pa.Array":
+    import pyarrow as pa
+
+    values = [row.get(column.name) for row in rows]
+    if not column.type.startswith("list<"):
+        return pa.array(values, pa.type_for_alias(column.type))
+    element = pa.type_for_alias(column.type[5:-1])
+    lengths = [0 if value is None else len(value) for value in values]
+    present = [np.asarray(value) for value in values if value is not None and len(value)]
+    flat = np.concatenate(present) if present else np.zeros(0)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    mask = pa.array([value is None for value in values])
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat).cast(element), mask=mask)
+
+
+def _number(part: Path) -> int:
+    digits = part.stem.removeprefix("part-")
+    return int(digits) if digits.isdigit() else -1

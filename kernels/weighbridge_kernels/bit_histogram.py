@@ -1,0 +1,42 @@
+"""How often each bit pattern occurs: the one pass from which all that does not depend on position follows exactly."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Int32, UInt, UInt32
+
+
+@partial(jax.jit, static_argnames="patterns")
+def bit_histogram(codes: UInt[Array, " n"], valid: int | Int32[Array, ""], *, patterns: int) -> Int32[Array, " patterns"]:
+    """Counts of the bit patterns 0 ... patterns - 1 among the first `valid` codes.
+
+    Equivalent to `np.bincount(codes[:valid], minlength=patterns)`. Counts in int32, so at most 2^31 - 1 codes at a
+    time; entries beyond `valid` are padding. Integers throughout: NaN, -0 and subnormals are patterns like any other.
+    """
+    counted = jnp.arange(codes.size) < valid
+    return jnp.zeros(patterns, jnp.int32).at[codes.astype(jnp.int32)].add(counted.astype(jnp.int32), mode="drop")
+
+
+@jax.jit
+def high_half_histogram(
+    words: UInt32[Array, " n"], valid: int | Int32[Array, ""]
+) -> tuple[Int32[Array, " 65536"], UInt32[Array, ""], Int32[Array, " 5"]]:
+    """A float32 tensor counted by the upper 16 bits of its words, with what those bits cannot tell.
+
+    Returns the counts, the bitwise OR of all lower halves (0: every value is a bfloat16), and how many words are
+    NaN, +Inf, -Inf, +0, -0, decided on all 32 bits. Bins are shared: bin 0x7F80 holds +Inf and some NaN, bin 0 holds
+    +0 and the smallest subnormals. Integers throughout, counts in int32.
+    """
+    counted = jnp.arange(words.size) < valid
+    ones = counted.astype(jnp.int32)
+    counts = jnp.zeros(1 << 16, jnp.int32).at[(words >> 16).astype(jnp.int32)].add(ones)
+    low = jax.lax.reduce(jnp.where(counted, words & 0xFFFF, 0), jnp.uint32(0), jax.lax.bitwise_or, (0,))
+    magnitude = words & 0x7FFFFFFF
+    classes = [magnitude > 0x7F800000, words == 0x7F800000, words == 0xFF800000, words == 0, words == 0x80000000]
+    return counts, low, jnp.stack([jnp.sum(c & counted, dtype=jnp.int32) for c in classes])
