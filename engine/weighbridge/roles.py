@@ -13,12 +13,13 @@ Where habits disagree or a role is too coarse, these choices hold:
   `kv_a_proj_with_mqa` do too. Its `q_a_proj` and `q_b_proj` are both `attention_q`.
 - Gate and up projection in one matrix count as `mlp_up`.
 - A matrix of a shared expert is `expert`; the gate of a shared expert is `router`.
-- Every matrix inside an output head is `head`, its hidden layers included; so are the projections of CLIP's towers.
+- Every matrix inside an output head is `head`, its hidden layers included; so are the projections of CLIP's towers. A
+  lone `fc`, `linear` or `output` at the root of a network is its head; `dense` and numbered layers say too little.
 - Learned tables and tokens (positions, token types, relative position biases, class token) are `embedding`; the
   convolution that cuts an image into patches is `conv`.
 - A layer scale (`layer_scale`, `ls1.gamma`, ConvNeXt's `gamma`) normalises nothing and is `other`.
 - Weights that hold one code an entry (float8, float4, int8) keep their role; `codes` are entries packed together.
-- Adapters (LoRA) and the state of an optimiser are `other`.
+- The low-rank factors of an adapter (LoRA) and the state of an optimiser are `other`.
 """
 
 import re
@@ -72,7 +73,7 @@ _ROOT = r"^(?:(?:module|model|params|resnet)\.)?"
 # In order: the first rule found in a path gives its role.
 _RULES: tuple[tuple[str, Role], ...] = (
     # What a later rule would take for a weight
-    (rf"{_WORD}(?:lora|adapters?)[._]|^(?:opt_state|optimizer)\.|\.quant_state\.", "other"),
+    (rf"{_WORD}lora[._]|^(?:opt_state|optimizer)\.|\.quant_state\.", "other"),
     (rf"masked_bias$|{_WORD}(?:g_idx|weight_shape|weight_format)$", "other"),
     (r"(?:\.\d+|\.ls\d*|layer_?scale[^.]*)\.gamma$", "other"),
     # Quantisers
@@ -106,24 +107,30 @@ _RULES: tuple[tuple[str, Role], ...] = (
     (rf"{_WORD}(?:gate_proj|wi_0|ffn_gate)\.{_MATRIX}|{_FFN}\.w1\.{_MATRIX}", "mlp_gate"),
     (rf"{_WORD}(?:up_proj|c_fc|fc_in|dense_h_to_4h|lin1|wi|wi_1|pwconv1|ffn_up)\.{_MATRIX}", "mlp_up"),
     (rf"{_WORD}(?:down_proj|fc_out|dense_4h_to_h|lin2|pwconv2|ffn_down|ffn_output)\.{_MATRIX}", "mlp_down"),
-    (rf"intermediate[._]dense\.{_MATRIX}|{_WORD}ffn\.{_MATRIX}", "mlp_up"),
-    (rf"output[._]dense\.{_MATRIX}|(?:{_MLP}|densereludense)\.(?:wo|c_proj|linear)\.{_MATRIX}", "mlp_down"),
-    (rf"(?:{_MLP}|\.\d+)\.fc1\.{_MATRIX}|\.\d+\.linear1\.{_MATRIX}", "mlp_up"),
-    (rf"(?:{_MLP}|\.\d+)\.fc2\.{_MATRIX}|\.\d+\.linear2\.{_MATRIX}", "mlp_down"),
+    (rf"intermediate(?:_query)?[._]dense\.{_MATRIX}|{_WORD}ffn\.{_MATRIX}", "mlp_up"),
+    (
+        rf"output(?:_query)?[._]dense\.{_MATRIX}|(?:{_MLP}|densereludense)\.(?:wo|c_proj)\.{_MATRIX}|mlp\.linear(?:\.w)?$",
+        "mlp_down",
+    ),
+    (rf"(?:{_MLP}|\.\d+)\.(?:linear_)?fc1\.{_MATRIX}|\.\d+\.linear1\.{_MATRIX}", "mlp_up"),
+    (rf"(?:{_MLP}|\.\d+)\.(?:linear_)?fc2\.{_MATRIX}|\.\d+\.linear2\.{_MATRIX}", "mlp_down"),
     (rf"\d\.mlp\.(?:0|linear_1)\.{_MATRIX}|mlp\w*\.dense_0\.{_MATRIX}", "mlp_up"),
     (rf"\d\.mlp\.(?:2|3|linear_2)\.{_MATRIX}|mlp\w*\.dense_1\.{_MATRIX}", "mlp_down"),
     (rf"{_FFN}\.w3\.{_MATRIX}|mlp\.w12\.{_MATRIX}|mlp\.gating_einsum(?:\.w)?$", "mlp_up"),
     (rf"{_FFN}\.w2\.{_MATRIX}|mlp\.w3\.{_MATRIX}", "mlp_down"),
     # Ends of the network
-    (rf"\b(?:lm_head|heads?|score|\w*classifier|cls|predictions|logits|qa_outputs)\.(?:.*\.)?{_MATRIX}", "head"),
-    (rf"{_WORD}(?:embed_out|unembed\w*|output_projection|vocab_projector|vocab_transform)\.{_MATRIX}", "head"),
+    (
+        rf"\b(?:\w*lm_head|heads?|head_dist|score|\w*classifier|cls|predictions|logits|qa_outputs)\.(?:.*\.)?{_MATRIX}",
+        "head",
+    ),
+    (rf"{_WORD}(?:embed_out|unembed\w*|logits_dense|output_projection)\.{_MATRIX}", "head"),
+    (rf"{_WORD}vocab_(?:projector|transform)\.{_MATRIX}", "head"),
     (rf"(?:^|\.)(?:visual|text)_projection(?:\.{_MATRIX}|$)|^visual\.proj$", "head"),
     (rf"{_ROOT}(?:fc|linear|decoder|proj_out|(?:output\.)?output)\.{_MATRIX}", "head"),
     (rf"{_WORD}(?:embed|embeddings?|position_bias_table|rel_pos_[hw])$", "embedding"),
     (rf"{_WORD}(?:cls_token|class_token|dist_token|mask_token|register_tokens)$|^(?:params\.)?cls$", "embedding"),
     (rf"{_WORD}(?:embed|embd|emb|embedder|embeddings?)(?:_(?:tokens|positions|in|\d+))?\.{_TABLE}", "embedding"),
     (rf"{_WORD}(?:wte|wpe|relative_attention_bias)\.{_TABLE}|{_ROOT}shared\.{_TABLE}", "embedding"),
-    (rf"patch_embed\w*\.(?:proj|projection)\.{_MATRIX}", "embedding"),
     (r"conv(?!next|bert).*[._](?:weights?|weight_v|original1|kernel|w|uniform\d+)$", "conv"),
 )
 
@@ -134,18 +141,18 @@ _KERNEL = re.compile(r"(?:^|[._])(?:weights?|kernel|w|uniform\d+)$")
 _CHANNELS_LAST_KERNEL = re.compile(r"(?:^|[._])(?:weights|kernel|w|uniform\d+)$")
 _WEIGHT_IN_SEQUENTIAL = re.compile(r"(?:^|\.)\d+\.weight$")
 
-# A part that is a number (not an expert's, nor one inside a stem or head), or the number that ends a layer's name.
+# A part that is a number (not an expert's, nor one inside a stem, MLP or head), or the number that ends a layer's name.
 # TensorFlow's BERT writes `layer_._3`. Nine digits: more than any network has, and what int() takes in any case.
 _NUMBERED_LAYER = (
     rf"\bh|layer|block|stage|fire|conv(?:[123]d)?(?:_transpose|_dw|_pw)?|dense|{_ROOT}(?:fc|linear)"
     r"|bn|norm(?:alization)?|embed(?:ding)?|attention|lstm|gru|rnn|cell"
 )
 _BLOCK = re.compile(
-    r"(?:(?:^|(?<!experts)(?<!stem)(?<!head)(?<!classifier)\.)(?=[0-9]+(?:\.|$))"
+    r"(?:(?:^|(?<!experts)(?<!stem)(?<!mlp)(?<!head)(?<!classifier)\.)(?=[0-9]+(?:\.|$))"
     rf"|(?:{_NUMBERED_LAYER})s?(?:_|_\._)?)([0-9]{{1,9}})(?=[._]|$)"
 )
 
-# What a name calls a matrix may be a convolution: `fc1` of a squeeze-and-excitation block, `patch_embedding`.
+# What a name calls a matrix may be a convolution: `fc1` of squeeze-and-excitation, `patch_embedding`.
 _MAY_BE_CONV: frozenset[Role] = frozenset({"embedding", "mlp_up", "mlp_gate", "mlp_down", "other"})
 # The number of a block or an expert that has parts of its own: no rule asks which, and without it names share a cache.
 _NUMBERED_MODULE = re.compile(r"\.[0-9]+(?=\.[a-z_][^.]*\.)")
@@ -177,9 +184,12 @@ def is_conv_hwio(name: str) -> bool:
 
 
 def _path(name: str) -> str:
-    """`name` in lower case with '.' between parts, without Keras's `:0` and flax's `.value` at the end."""
+    """`name` in lower case with '.' between parts, without what wrappers add to it.
+
+    Keras ends a name in `:0`, flax.nnx in `.value`; PEFT puts `base_layer` between a module and its weight.
+    """
     path = name.lower().removesuffix(":0").replace("/", ".").replace(":", ".")
-    return path.removesuffix(".value")
+    return path.removesuffix(".value").replace(".base_layer.", ".")
 
 
 def _block_number(path: str) -> int | None:
@@ -196,14 +206,14 @@ def _role(name: str, path: str, shape: tuple[int, ...], dtype: str, siblings: Co
 def _role_beside(name: str, dtype: str, siblings: Collection[str]) -> Role | None:
     """The role that the neighbours of a tensor give away, if they do."""
     start = max(name.rfind("."), name.rfind("/"), name.rfind(":")) + 1
-    module, leaf = name[:start], name[start:]
+    module, separator, leaf = name[:start], name[start - 1 : start], name[start:]
 
     def beside(*leaves: str) -> bool:
         return any(module + leaf in siblings for leaf in leaves)
 
-    if dtype in _PACKED_DTYPES and leaf == "weight" and beside("scale", "scales", "weight_scale", "weight.absmax"):
+    if dtype in _PACKED_DTYPES and leaf == "weight" and beside("scale", "scales"):
         return "codes"
-    if dtype in _PACKED_DTYPES and beside(leaf + "_scale", leaf + "_scales"):
+    if dtype in _PACKED_DTYPES and beside(leaf + "_scale", leaf + "_scales", leaf + separator + "absmax"):
         return "codes"
     if (leaf == "scale" and beside("weight")) or (leaf == "biases" and beside("scales")):
         return "scales"

@@ -55,7 +55,7 @@ def open_file(path: Path, name: str | None = None) -> Shard:
     return Shard(SourceFile(source.name, source.size, source.modified_ns, blake3(header).hexdigest()), tensors)
 
 
-def open_index(path: Path) -> Checkpoint:
+def open_index(path: Path, name: str) -> Checkpoint:
     """The checkpoint that an index (`*.index.json`) names, its tensors in the order of the shards.
 
     A shard that is missing or unsound becomes faults of the tensors that the index places there.
@@ -88,10 +88,10 @@ def open_index(path: Path) -> Checkpoint:
         ]
     if not files:
         raise CorruptCheckpoint(f"{path.name}: none of its {len(by_shard)} shards can be read; first: {faults[0].reason}")
-    return Checkpoint(path.parent.resolve().name, files, tensors, faults)
+    return Checkpoint(name, files, tensors, faults)
 
 
-def open_folder(folder: Path, paths: list[Path]) -> Checkpoint:
+def open_folder(folder: Path, paths: list[Path], name: str) -> Checkpoint:
     """All safetensors files of a folder as one checkpoint; a name that two files hold keeps its first tensor."""
     files, tensors, faults = [], [], []
     first_in: dict[str, str] = {}
@@ -113,7 +113,7 @@ def open_folder(folder: Path, paths: list[Path]) -> Checkpoint:
                 tensors.append(tensor)
     if not files:
         raise CorruptCheckpoint(f"{folder.name}: none of its {len(paths)} files can be read; first: {faults[0].reason}")
-    return Checkpoint(folder.resolve().name, files, tensors, faults)
+    return Checkpoint(name, files, tensors, faults)
 
 
 def inside(folder: Path, name: str) -> Path:

@@ -1,7 +1,7 @@
 """Results on disk: a folder with a manifest and Parquet tables that other tools can read while it grows."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,14 +10,12 @@ from weighbridge.errors import ReportError, TensorNotFound
 from weighbridge.report.entry import Entry
 from weighbridge.report.manifest import Manifest
 from weighbridge.report.schema import LISTS, SCALARS
-from weighbridge.report.tables import frame, read_table
+from weighbridge.report.tables import frame, read_table, records
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Entry", "Manifest", "Report"]
-
-_VOLATILE = ["part", "variant", "order"]
 
 
 class Report:
@@ -43,23 +41,27 @@ class Report:
     def table(self, name: str = "scan", *, lists: bool = False) -> "pd.DataFrame":
         """A table as a pandas frame; histograms and norms (`lists`) only when asked for.
 
-        A tensor that an earlier run failed on and a later one read appears once, as read. In `scan`, `tied_to` names the first tensor
-        of the same content, in checkpoint order. Raises `ReportError` where the report has no such table.
+        In `scan`, `tied_to` names the first tensor of the same content, in checkpoint order. Raises `ReportError` where the
+        report has no such table.
         """
         import pandas as pd
 
         table = read_table(self._table(name), None if lists else SCALARS)
         if table is None:
             return pd.DataFrame(columns=[*SCALARS, "tied_to"])
-        rows = frame(table).drop_duplicates(["name", "part", "step"], keep="last")
-        rows = rows.sort_values("order", kind="stable").reset_index(drop=True)
+        rows = frame(table).sort_values("order", kind="stable").reset_index(drop=True)
         return rows.assign(tied_to=_tied_to(rows))
 
     def __getitem__(self, name: str) -> Entry:
-        table = read_table(self._table("scan"), names=[name])
-        if table is None or table.num_rows == 0:
-            raise TensorNotFound(f"{self.folder.name}: no tensor {name!r} in this report")
-        return Entry(table.to_pylist()[-1])
+        for entry in self.entries([name]):
+            return entry
+        raise TensorNotFound(f"{self.folder.name}: no tensor {name!r} in this report")
+
+    def entries(self, names: Sequence[str], columns: Sequence[str] | None = None) -> Iterator[Entry]:
+        """The entries of some tensors, those that the report has, in its own order; some columns of them where given."""
+        table = read_table(self._table("scan"), columns, names)
+        for row in records(table) if table is not None else ():
+            yield Entry(row)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)

@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,6 +145,19 @@ def frame(table: "pa.Table") -> "pd.DataFrame":
     integers = {pa.int64(): pd.Int64Dtype(), pa.int32(): pd.Int32Dtype()}
     result: pd.DataFrame = table.to_pandas(types_mapper=integers.get)
     return result
+
+
+def records(table: "pa.Table") -> Iterator[dict[str, Any]]:
+    """Row by row: plain values, None for null, NumPy arrays for lists."""
+    import pyarrow as pa
+
+    columns = {name: table.column(name) for name in table.column_names}
+    for i in range(table.num_rows):
+        row = {name: column[i] for name, column in columns.items()}
+        yield {
+            name: cell.values.to_numpy() if pa.types.is_list(cell.type) and cell.is_valid else cell.as_py()
+            for name, cell in row.items()
+        }
 
 
 def _array(column: Column, rows: Sequence[Row]) -> "pa.Array":

@@ -1,0 +1,252 @@
+"""What a reviewer wants to be told: checks over a report's rows, each finding with its evidence.
+
+`CHECKS` is the list; an analysis that adds a table adds its checks here.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from weighbridge.errors import BadArgument
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from weighbridge.report import Report
+
+Severity = Literal["error", "warning", "info"]
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+"""Worst first."""
+
+_WEIGHTS = ("F64", "F32", "F16", "BF16", "F8_E5M2", "F8_E4M3", "F8_E5M2FNUZ", "F8_E4M3FNUZ", "F6_E2M3", "F6_E3M2", "F4")
+_LARGEST = {"F8_E4M3": 448.0, "F8_E5M2": 57344.0, "F8_E4M3FNUZ": 240.0, "F8_E5M2FNUZ": 57344.0}
+_INITIALISED_SHARE = 0.02
+_SATURATED_SHARE = 1e-3
+_OUTLIER_FACTOR = 8.0
+_MIN_PEERS = 4
+_MIN_WEIGHTS = 1024
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing worth a look. `rows` are the names of the tensors it stands on; `evidence` says the figures."""
+
+    check: str
+    severity: Severity
+    summary: str
+    evidence: str
+    rows: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check gives for each tensor it objects to a line of evidence; those of one check make one finding."""
+
+    name: str
+    severity: Severity
+    summary: str
+    find: Callable[["pd.DataFrame"], Iterator[tuple[str, str]]]
+
+
+def findings(report: "Report") -> list[Finding]:
+    """All findings of a report, worst first; within a severity in the order of `CHECKS`."""
+    rows = report.table("scan")
+    done = rows[rows["status"] == "done"]
+    found = []
+    for check in CHECKS:
+        hits = list(check.find(rows if check.name == "unread" else done))
+        if hits:
+            names = tuple(name for name, _ in hits)
+            found.append(Finding(check.name, check.severity, check.summary, _evidence(hits), names))
+    return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def reaches(found: list[Finding], severity: str) -> bool:
+    """Whether a finding is at or above a severity. Raises `BadArgument` for an unknown one."""
+    if severity not in SEVERITIES:
+        raise BadArgument(f"severity {severity!r}; expected one of {', '.join(SEVERITIES)}")
+    return any(SEVERITIES.index(finding.severity) <= SEVERITIES.index(severity) for finding in found)  # type: ignore[arg-type]
+
+
+def _evidence(hits: list[tuple[str, str]], shown: int = 3) -> str:
+    text = "; ".join(f"{name}: {evidence}" for name, evidence in hits[:shown])
+    return text + (f"; and {len(hits) - shown:,} more" if len(hits) > shown else "")
+
+
+def _records(rows: "pd.DataFrame") -> Iterator[dict[str, Any]]:
+    """Rows as plain values, None for null."""
+    for record in rows.astype(object).where(rows.notna(), None).to_dict("records"):
+        yield {str(key): value for key, value in record.items()}
+
+
+def _weights(rows: "pd.DataFrame") -> "pd.DataFrame":
+    """Floating tensors with entries, codes and scales apart."""
+    return rows[rows["dtype"].isin(_WEIGHTS) & ~rows["role"].isin(["codes", "scales"]) & (rows["count"] > 0)]
+
+
+def _unread(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
+    for row in _records(rows[rows["status"] != "done"]):
+        yield row["name"], f"{row['status']}, {row['reason']}"
+
+
+def _not_finite(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
+    bad = rows[(rows[["nan", "posinf", "neginf"]].fillna(0).sum(axis=1) > 0)]
+    for row in _records(bad):
+        yield row["name"], f"{row['nan']:,} NaN, {row['posinf']:,} +Inf, {row['neginf']:,} -Inf of {row['count']:,}"
+
+
+def _all_zero(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
+    weights = _weights(rows)
+    for row in _records(weights[(weights["zeros"] == weights["count"]) & ~weights["role"].isin(["bias", "norm"])]):
+        yield row["name"], f"all {row['count']:,} entries are 0"
+
+
+def _constant(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
+    weights = _weights(rows)
+    constant = (weights["min"] == weights["max"]) & (weights["count"] > 1) & (weights["zeros"] < weights["count"])
+    for row in _records(weights[constant & ~weights["role"].isin(["norm", "bias"])]):
+        yield row["name"], f"all {row['count']:,} entries are {row['min']:g}"
+
+
+def _initialised(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
+    """Norms still at one or zero, biases still at zero, matrices still flat or normal at an initialiser's width."""
+    for row in _records(_weights(rows)):
+        match = _initialiser(row)
+        if match:
+            yield row["name"], match
+
+
+def _initialiser(row: dict[str, Any]) -> str | None:
+    least, greatest = row["min"], row["max"]
+    if least is None:
+        return None
+    if row["role"] in ("norm", "bias") and row["count"] > 1:
+        return f"every entry is {least:g}" if least == greatest and least in (0, 1) else None
+    shape = list(row["shape"])
+    if len(shape) < 2 or row["count"] < 4 * _MIN_WEIGHTS or row["std"] in (None, 0) or row["kurtosis"] is None:
+        return None
+    noise = 3 / row["count"] ** 0.5
+    if abs(row["mean"]) > noise * row["std"] or abs(row["skewness"] or 0) > max(5 * noise, 0.01):
+        return None
+    for width, name in _widths(shape):
+        off = abs(row["std"] / width - 1)
+        if off > _INITIALISED_SHARE:
+            continue
+        if abs(row["kurtosis"] + 1.2) < 0.02 and row["absmax"] <= width * 3**0.5 * 1.001:
+            return f"flat to ±{row['absmax']:.3g} with std {row['std']:.3g}, as {name} draws it"
+        if abs(row["kurtosis"]) < max(10 * noise, 0.02):
+            return f"normal with std {row['std']:.4g}, as {name} draws it"
+    return None
+
+
+def _widths(shape: list[int]) -> list[tuple[float, str]]:
+    """Standard deviations of the usual initialisers, either side of the matrix taken as its input."""
+    space = 1
+    for side in shape[2:]:
+        space *= side
+    a, b = shape[0] * space, shape[1] * space
+    if len(shape) > 2:
+        space = 1
+        for side in shape[:-2]:
+            space *= side
+        widths = [(a, b), (shape[-1] * space, shape[-2] * space)]
+    else:
+        widths = [(a, b)]
+    found = [(0.02, "normal(0.02)")]
+    for p, q in widths:
+        found += [((2 / (p + q)) ** 0.5, "Xavier")]
+        for fan in {p, q}:
+            found += [((1 / fan) ** 0.5, "LeCun"), ((2 / fan) ** 0.5, "He"), ((1 / (3 * fan)) ** 0.5, "PyTorch's default")]
+    return found
+
+
+def _dead(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
+    weights = _weights(rows)
+    dead = weights[["dead_rows", "dead_cols"]].fillna(0).astype(int)
+    hits = weights[(dead.sum(axis=1) > 0) & (weights["zeros"] < weights["count"])]
+    for row in _records(hits):
+        yield row["name"], f"{row['dead_rows'] or 0:,} rows and {row['dead_cols'] or 0:,} columns of {'×'.join(map(str, row['shape']))} are all 0"
+
+
+def _outlier_channels(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
+    weights = _weights(rows)
+    outliers = weights[["outlier_rows", "outlier_cols"]].fillna(0).astype(int)
+    for row in _records(weights[outliers.sum(axis=1) > 0]):
+        counts = f"{row['outlier_rows'] or 0:,} rows and {row['outlier_cols'] or 0:,} columns"
+        yield row["name"], f"{counts} have more than 6 times the median norm"
+
+
+def _outlier_tensors(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
+    """Tensors whose std or absmax is far from the median of their peers: the same tensor of the other layers, of one role."""
+    weights = _weights(rows)
+    weights = weights[weights["count"] > 1]
+    place = weights["name"].str.replace(r"\d+", "*", regex=True)
+    for (role, _), peers in weights.groupby([weights["role"], place], sort=False):
+        if len(peers) < _MIN_PEERS:
+            continue
+        for column in ("std", "absmax"):
+            median = peers[column].median()
+            for name, value in zip(peers["name"], peers[column], strict=True):
+                times = value / median if median > 0 else 1.0
+                if times > _OUTLIER_FACTOR or 0 < times < 1 / _OUTLIER_FACTOR:
+                    yield name, f"{column} {value:.3g} is {times:.3g} times the median of its {len(peers)} {role} peers"
+
+
+def _disguised(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
+    wide = rows[rows["dtype"].isin(["F32", "F64"]) & (rows["effective_dtype"] != rows["dtype"])]
+    wide = wide[(wide["count"] >= _MIN_WEIGHTS) & (wide["min"] != wide["max"])]
+    for row in _records(wide):
+        bits = {"F32": 32, "BF16": 16, "F16": 16}[row["effective_dtype"]]
+        saved = row["nbytes"] - row["count"] * bits // 8
+        yield row["name"], f"{row['dtype']} holds {row['effective_dtype']} values, {saved:,} bytes too many"
+
+
+def _tied(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
+    tied = rows[rows["tied_to"].notna() & (rows["count"] > 1) & (rows["min"] != rows["max"])]
+    for row in _records(tied):
+        yield row["name"], f"same bytes as {row['tied_to']}"
+
+
+def _saturated(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
+    """float8 tensors with more entries at the largest value than a fit scale leaves there (the share beyond 0.9999)."""
+    for row in _records(rows[rows["dtype"].isin(_LARGEST) & ~rows["role"].isin(["scales"])]):
+        largest = _LARGEST[row["dtype"]]
+        if row["q999"] is not None and (row["q999"] >= largest or row["q001"] <= -largest):
+            yield row["name"], f"at least {_SATURATED_SHARE:.1%} of entries on a side are at ±{largest:g}, the largest of {row['dtype']}"
+
+
+def _clipping_scales(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
+    """Scales that are zero, negative or not finite, or power-of-two scales at the end of their range."""
+    scales = rows[(rows["role"] == "scales") & rows["dtype"].isin([*_WEIGHTS, "F8_E8M0"]) & (rows["count"] > 0)]
+    for row in _records(scales):
+        if row["min"] is not None and row["min"] <= 0:
+            yield row["name"], f"{row['zeros']:,} zero scales, least {row['min']:g}; a scale must be positive"
+        elif row["dtype"] == "F8_E8M0" and row["max"] is not None and row["max"] >= 2.0**127:
+            yield row["name"], "greatest scale is 2^127, the end of E8M0's range"
+        elif row["dtype"] in _LARGEST and row["max"] is not None and row["max"] >= _LARGEST[row["dtype"]]:
+            if row["q99"] >= _LARGEST[row["dtype"]]:
+                yield row["name"], f"1 % of scales or more are at {_LARGEST[row['dtype']]:g}, the largest of {row['dtype']}"
+
+
+def _sparse(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
+    weights = _weights(rows)
+    for row in _records(weights[(weights["sparsity_2of4"] >= 0.999) & (weights["zeros"] < weights["count"])]):
+        share = row["zeros"] / row["count"]
+        yield row["name"], f"{row['sparsity_2of4']:.2%} of groups of four have two zeros ({share:.1%} zeros)"
+
+
+CHECKS = (
+    Check("unread", "error", "tensors could not be read", _unread),
+    Check("not-finite", "error", "tensors hold NaN or Inf", _not_finite),
+    Check("all-zero", "error", "weight tensors are all zero", _all_zero),
+    Check("clipping-scales", "error", "scales clip or are not positive", _clipping_scales),
+    Check("constant", "warning", "weight tensors hold one value only", _constant),
+    Check("initialised", "warning", "tensors look as an initialiser leaves them", _initialised),
+    Check("dead-channels", "warning", "channels are all zero", _dead),
+    Check("saturated", "warning", "float8 tensors saturate", _saturated),
+    Check("outlier-tensors", "warning", "tensors differ far from others of their role", _outlier_tensors),
+    Check("outlier-channels", "info", "channels have outlying norms", _outlier_channels),
+    Check("wide-storage", "info", "values would fit a narrower dtype exactly", _disguised),
+    Check("tied", "info", "tensors have the same content", _tied),
+    Check("sparse-2of4", "info", "sparsity that 2:4 hardware could use", _sparse),
+)

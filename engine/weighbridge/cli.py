@@ -1,0 +1,277 @@
+"""The command line. Every command is a function of the package under the same name."""
+
+import functools
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from weighbridge.errors import BadArgument, WeighbridgeError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from weighbridge.report import Report
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+DONE, BAD_CALL, SOME_FAILED, FINDINGS, INTERRUPTED = 0, 2, 3, 4, 130
+
+app = typer.Typer(
+    name="weighbridge",
+    help="Weigh very large neural networks: exact statistics of every tensor of a checkpoint of any size.\n\n"
+    "Example: weighbridge scan model.safetensors",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+_Source = Annotated[str, typer.Argument(metavar="SOURCE", help="A .safetensors, .npz or .npy file, an index, or a folder.")]
+_Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A report folder, as scan makes one.")]
+_ReportOption = Annotated[
+    Path | None, typer.Option("--report", metavar="DIR", help="Where the report goes [default: in the user's data folder].")
+]
+_Include = Annotated[list[str] | None, typer.Option("--include", metavar="GLOB", help="Only tensors whose name matches; repeatable.")]
+_Exclude = Annotated[list[str] | None, typer.Option("--exclude", metavar="GLOB", help="No tensor whose name matches; repeatable.")]
+_Memory = Annotated[str, typer.Option("--memory", metavar="SIZE", help="Bound on host memory for what is read: 512MiB, 2GiB.")]
+_Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, gpu or tpu.")]
+_Resume = Annotated[bool, typer.Option("--resume", help="Finish an incomplete report; retry failed tensors.")]
+_Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the report that is there.")]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be read and written; write nothing.")]
+_Json = Annotated[bool, typer.Option("--json", help="One JSON object a tensor on standard output.")]
+_Sort = Annotated[str, typer.Option("--sort", metavar="COLUMN", help="Column to sort by, largest first.")]
+_Limit = Annotated[int, typer.Option("--limit", min=0, metavar="N", help="Rows to show; 0 for all.")]
+
+
+def main() -> None:
+    """The entry point `weighbridge`."""
+    app()
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(version("weighbridge"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the trace of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    if debug:
+        os.environ["WEIGHBRIDGE_DEBUG"] = "1"
+
+
+def _command(function: Command) -> Command:
+    """Registers a command whose errors are one line and an exit code."""
+
+    @functools.wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except KeyboardInterrupt:
+            _say("interrupted; finished parts are kept, go on with --resume")
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(DONE) from None
+        except WeighbridgeError as error:
+            if os.environ.get("WEIGHBRIDGE_DEBUG"):
+                traceback.print_exc()
+            _say(str(error))
+            raise typer.Exit(BAD_CALL) from None
+
+    app.command()(guarded)
+    return function
+
+
+def _say(message: str) -> None:
+    print("weighbridge: " + " ".join(message.split()), file=sys.stderr)
+
+
+@_command
+def scan(
+    source: _Source,
+    report: _ReportOption = None,
+    include: _Include = None,
+    exclude: _Exclude = None,
+    memory: _Memory = "1GiB",
+    device: _Device = "auto",
+    resume: _Resume = False,
+    overwrite: _Overwrite = False,
+    dry_run: _DryRun = False,
+    json: _Json = False,
+    sort: _Sort = "nbytes",
+    limit: _Limit = 40,
+) -> None:
+    """Weigh every tensor of a checkpoint and write a report.
+
+    Example: weighbridge scan llama/ --include '*mlp*' --report mlp-report
+    """
+    _scan(source, report, include or [], exclude or [], memory, device, resume, overwrite, dry_run, json, sort, limit)
+
+
+def _scan(
+    source: Any,
+    report: Path | None,
+    include: list[str],
+    exclude: list[str],
+    memory: str,
+    device: str,
+    resume: bool,
+    overwrite: bool,
+    dry_run: bool,
+    json: bool,
+    sort: str,
+    limit: int,
+) -> None:
+    from weighbridge.analyses import scan as analysis
+    from weighbridge.report.schema import SCALARS
+    from weighbridge.terminal import plan_text, progress_bar
+
+    if resume and overwrite:
+        raise BadArgument("--resume and --overwrite exclude each other; give one")
+    if sort not in SCALARS or sort == "shape":
+        raise BadArgument(f"cannot sort by {sort!r}; expected one of {', '.join(c for c in SCALARS if c != 'shape')}")
+    if device not in ("auto", "cpu", "gpu", "tpu"):
+        raise BadArgument(f"--device {device!r}; expected auto, cpu, gpu or tpu")
+    bound = _bytes(memory)
+    if_exists = "resume" if resume else "overwrite" if overwrite else "reuse"
+    prepared = analysis.plan(source, report=report, include=include, exclude=exclude, if_exists=if_exists)  # type: ignore[arg-type]
+    if dry_run:
+        print(plan_text(prepared))
+        return
+    with progress_bar(_console(stderr=True)) as progress:
+        result = analysis.run(prepared, memory=bound, device=device, progress=progress)  # type: ignore[arg-type]
+    _show(result, json=json, sort=sort, limit=limit)
+    if (result.table("scan")["status"] == "failed").any():
+        raise typer.Exit(SOME_FAILED)
+
+
+@_command
+def show(folder: _Folder, json: _Json = False, sort: _Sort = "nbytes", limit: _Limit = 40) -> None:
+    """Print a report again.
+
+    Example: weighbridge show report --sort kurtosis --limit 10
+    """
+    from weighbridge.report import Report
+
+    _show(Report.open(folder), json=json, sort=sort, limit=limit)
+
+
+@_command
+def findings(
+    folder: _Folder,
+    fail_on: Annotated[
+        str | None, typer.Option("--fail-on", metavar="SEVERITY", help="Exit with 4 at findings of error, warning or info.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a finding on standard output.")] = False,
+) -> None:
+    """List what a reviewer wants to be told.
+
+    Example: weighbridge findings report --fail-on error
+    """
+    from dataclasses import asdict
+
+    from weighbridge.analyses.findings import SEVERITIES, reaches
+    from weighbridge.analyses.findings import findings as find
+    from weighbridge.report import Report, dumps
+    from weighbridge.terminal import findings_table
+
+    if fail_on is not None and fail_on not in SEVERITIES:
+        raise BadArgument(f"--fail-on {fail_on!r}; expected one of {', '.join(SEVERITIES)}")
+    found = find(Report.open(folder))
+    if json:
+        for finding in found:
+            print(dumps(asdict(finding)))
+    else:
+        _console().print(findings_table(found))
+    if fail_on is not None and reaches(found, fail_on):
+        raise typer.Exit(FINDINGS)
+
+
+@_command
+def export(
+    folder: _Folder,
+    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="The scalar columns as CSV.")] = None,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="All columns, one JSON object a line.")] = None,
+) -> None:
+    """Write a report's table to a file.
+
+    Example: weighbridge export report --csv weights.csv
+    """
+    from weighbridge.report import Report, dumps
+    from weighbridge.report.files import written
+
+    if (csv is None) == (json is None):
+        raise BadArgument("give one of --csv FILE and --json FILE")
+    report = Report.open(folder)
+    if csv is not None:
+        table = report.table("scan")
+        with written(csv) as file:
+            table.assign(shape=table["shape"].map(lambda sides: "x".join(map(str, sides)))).to_csv(file, index=False)
+    if json is not None:
+        with written(json) as file:
+            for row in report.rows("scan", lists=True):
+                file.write(dumps(row) + "\n")
+
+
+@_command
+def demo(
+    model: Annotated[str, typer.Option("--model", help="digits, which is in the package, or minilm (extra [demo]).")] = "digits",
+    report: _ReportOption = None,
+    overwrite: _Overwrite = False,
+    json: _Json = False,
+    sort: _Sort = "order",
+    limit: _Limit = 40,
+) -> None:
+    """Weigh a small real network that comes with the package.
+
+    Example: weighbridge demo
+    """
+    from weighbridge.demo import locate
+
+    _scan(locate(model), report, [], [], "1GiB", "auto", False, overwrite, False, json, sort, limit)
+
+
+def _show(report: "Report", *, json: bool, sort: str, limit: int) -> None:
+    from weighbridge.report import dumps
+    from weighbridge.terminal import print_report
+
+    if json:
+        for row in report.rows("scan"):
+            print(dumps(row))
+    else:
+        print_report(_console(), report, sort=sort, limit=limit)
+
+
+def _console(*, stderr: bool = False) -> "Console":
+    """A console as wide as the terminal; 200 columns where there is none, so that a piped table keeps its lines."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, width=None if stream.isatty() else 200, highlight=False)
+
+
+_UNITS = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9,
+          "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+def _bytes(text: str) -> int:
+    """`512MiB` as a number of bytes. Raises `BadArgument`."""
+    number = text.strip().rstrip("abgikmABGIKM")
+    unit = text.strip()[len(number):].lower()
+    try:
+        return int(float(number) * _UNITS[unit])
+    except (ValueError, KeyError, OverflowError):
+        raise BadArgument(f"--memory {text!r}; expected a size such as 512MiB or 2GiB") from None

@@ -1,0 +1,232 @@
+"""What a person sees in a terminal: the table of tensors, the model's summary, findings, progress."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from weighbridge.errors import BadArgument
+from weighbridge.report.summary import Summary, summarize
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from weighbridge.analyses.findings import Finding
+    from weighbridge.analyses.scan import Plan, Progress
+    from weighbridge.report import Report
+
+_COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
+_ROWS = 40
+_BARS = " ▁▂▃▄▅▆▇█"
+_BAR_CHARACTERS = 16
+_PICTURED = ("name", "dtype", "effective_dtype", "status", "zeros", "min", "max", "q001", "q999", "histogram_bins", "histogram_counts")
+
+
+def print_report(console: Console, report: "Report", *, sort: str = "nbytes", limit: int = _ROWS) -> None:
+    """The summary, the table of tensors and the failures of a report."""
+    rows = report.table("scan")
+    console.print(summary_panel(report, summarize(rows)))
+    console.print(tensor_table(report, sorted_rows(rows, sort), limit))
+    failed = rows[rows["status"] != "done"]
+    for name, reason in zip(failed["name"].head(limit), failed["reason"].head(limit), strict=True):
+        console.print(f"[red]failed[/red] {escape(str(name))}: {escape(str(reason))}", soft_wrap=True)
+
+
+def sorted_rows(rows: "pd.DataFrame", column: str) -> "pd.DataFrame":
+    """Largest first for figures, alphabetical for text; ties in checkpoint order. Raises `BadArgument`."""
+    if column not in rows.columns or column == "shape":
+        raise BadArgument(f"cannot sort by {column!r}; expected one of {', '.join(c for c in rows.columns if c != 'shape')}")
+    text = rows[column].dtype == object or str(rows[column].dtype) in ("str", "string")
+    return rows.sort_values(column, ascending=text or column in ("order", "layer"), kind="stable")
+
+
+def summary_panel(report: "Report", summary: Summary) -> RenderableType:
+    """The model in a few lines."""
+    manifest = report.manifest
+    analysis = manifest.analyses["scan"]
+    state = "" if report.complete else "  [yellow](incomplete)[/yellow]"
+    lines = [
+        f"[bold]{escape(manifest.source)}[/bold]  {summary.tensors:,} tensors, {summary.parameters:,} parameters, "
+        f"{size(summary.nbytes)}{state}",
+        "stored as  " + ("  ".join(f"{name} {size(n)}" for name, n in summary.bytes_by_dtype.items()) or "nothing"),
+    ]
+    if summary.quantised:
+        lines.append(f"quantised  {summary.quantised:,} entries are codes or scales, not counted as parameters")
+    if summary.entropy is not None:
+        lines.append(f"entropy    {summary.entropy:.2f} bits a weight (16-bit and narrower tensors)")
+    if summary.exponent_saving is not None:
+        lines.append(f"exponents  lossless coding of exponents would save {summary.exponent_saving:.1%} of the bytes")
+    colour = "red" if summary.nan or summary.inf else "green"
+    lines.append(f"finite     [{colour}]{summary.nan:,} NaN, {summary.inf:,} Inf[/{colour}]")
+    if summary.failed:
+        lines.append(f"[red]failed     {summary.failed:,} tensors, listed below[/red]")
+    lines.append(f"[dim]report     {escape(str(report.folder))}  ({analysis.variant}, {analysis.seconds:.1f} s)[/dim]")
+    return Text.from_markup("\n".join(lines))
+
+
+def tensor_table(report: "Report", rows: "pd.DataFrame", limit: int) -> Table:
+    """One line a tensor with its distribution as a small picture; the first `limit` (all for 0)."""
+    shown = rows.head(limit) if limit else rows
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for title in ("tensor", "role", "dtype", "shape"):
+        table.add_column(title, overflow="fold", no_wrap=title != "tensor")
+    for title in ("bytes", "mean", "std", "absmax", "zeros", "kurt", "int4", "fp8"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("distribution", no_wrap=True)
+    pictures = _pictures(report, list(shown["name"]))
+    for row in shown.to_dict("records"):
+        name = Text(str(row["name"]), style="red" if row["status"] != "done" else "")
+        table.add_row(
+            name,
+            str(row["role"]),
+            str(row["dtype"] or ""),
+            "×".join(str(side) for side in row["shape"]) or "scalar",
+            size(row["nbytes"]),
+            _number(row["mean"]),
+            _number(row["std"]),
+            _number(row["absmax"]),
+            _share(row["zeros"], row["count"]),
+            _number(row["kurtosis"]),
+            _percent(row["qerr_int4_32"]),
+            _percent(row["qerr_fp8_e4m3"]),
+            pictures.get(row["name"], ""),
+        )
+    if len(shown) < len(rows):
+        table.caption = f"{len(rows) - len(shown):,} more tensors; --limit 0 shows all"
+        table.caption_justify = "left"
+    return table
+
+
+def findings_table(found: list["Finding"]) -> RenderableType:
+    """Findings, worst first, each with its evidence."""
+    if not found:
+        return Text("no findings", style="green")
+    lines = []
+    for finding in found:
+        count = f"{len(finding.rows):,} tensor{'s' if len(finding.rows) > 1 else ''}"
+        head = Text.assemble(
+            (f"{finding.severity:8}", _COLOURS[finding.severity]), (f"{finding.check:18}", "bold"),
+            f"{finding.summary} ({count})",
+        )
+        lines += [head, Text(f"{'':26}{finding.evidence}", style="dim")]
+    return Group(*lines)
+
+
+def plan_text(plan: "Plan") -> str:
+    """What a scan would read and write."""
+    lines = [
+        f"source   {plan.checkpoint!r}",
+        f"read     {len(plan.remaining):,} of {len(plan.checkpoint):,} tensors, {size(plan.nbytes)}"
+        + (f"; {plan.excluded:,} left out by --include and --exclude" if plan.excluded else ""),
+        f"write    {plan.folder}",
+    ]
+    if plan.finished is not None:
+        lines[1] = "read     nothing: the report is complete"
+    if plan.checkpoint.faults:
+        lines.append(f"faults   {len(plan.checkpoint.faults):,} tensors cannot be read; first: {plan.checkpoint.faults[0].reason}")
+    return "\n".join(lines)
+
+
+@contextmanager
+def progress_bar(console: Console) -> Iterator[Callable[["Progress"], None]]:
+    """A bar with bytes, rate and time left; on what is no terminal a line every ten seconds."""
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = [
+        TextColumn("scanning"), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(),
+        TimeRemainingColumn(), TextColumn("{task.fields[tensors]}"),
+    ]
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("scan", total=None, tensors="")
+        lines = _progress_lines(console)
+
+        def show(now: "Progress") -> None:
+            if console.is_terminal:
+                tensors = f"{now.tensors_done:,}/{now.tensors_total:,} tensors"
+                bar.update(task, completed=now.bytes_done, total=now.bytes_total, tensors=tensors)
+            else:
+                lines(now)
+
+        yield show
+
+
+def _progress_lines(console: Console, every: float = 10.0) -> Callable[["Progress"], None]:
+    import time
+
+    began = last = time.monotonic()
+
+    def show(now: "Progress") -> None:
+        nonlocal last
+        moment = time.monotonic()
+        if moment - last < every:
+            return
+        last = moment
+        rate = now.bytes_done / (moment - began)
+        left = (now.bytes_total - now.bytes_done) / rate if rate else 0.0
+        console.print(
+            f"scanning {size(now.bytes_done)} of {size(now.bytes_total)}, {size(int(rate))}/s, {left:.0f} s left, "
+            f"{now.tensors_done:,}/{now.tensors_total:,} tensors",
+            highlight=False,
+        )
+
+    return show
+
+
+def size(nbytes: Any) -> str:
+    """Bytes in binary units: 4.0 GiB."""
+    if nbytes is None or nbytes != nbytes:
+        return ""
+    value = float(nbytes)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024 or unit == "TiB":
+            break
+        value /= 1024
+    return f"{value:,.0f} {unit}" if unit == "B" else f"{value:,.1f} {unit}"
+
+
+def sparkline(values: Any, counts: Any, low: float, high: float) -> str:
+    """Counts in equal bins between two bounds as block characters, tallest bin full."""
+    import numpy as np
+
+    bins, _ = np.histogram(values, bins=_BAR_CHARACTERS, range=(low, high), weights=counts)
+    scaled = np.ceil(bins / max(bins.max(), 1) * (len(_BARS) - 1)).astype(int)
+    return "".join(_BARS[level] for level in scaled)
+
+
+def _pictures(report: "Report", names: list[str]) -> dict[str, str]:
+    """Distributions between the 0.001 and 0.999 quantiles, by name."""
+    pictures = {}
+    for entry in report.entries(names, _PICTURED):
+        low, high = entry["q001"], entry["q999"]
+        if entry["histogram_bins"] is not None and low is not None and low < high:
+            values, counts = entry.histogram
+            inside = (values >= low) & (values <= high)
+            pictures[entry.name] = sparkline(values[inside], counts[inside], low, high)
+    return pictures
+
+
+def _number(value: Any) -> str:
+    return "" if value is None or value != value else f"{value:.3g}"
+
+
+def _share(part: Any, whole: Any) -> str:
+    if part is None or not part == part or not whole:
+        return ""
+    return "0" if part == 0 else _percent(part / whole)
+
+
+def _percent(value: Any) -> str:
+    if value is None or value != value:
+        return ""
+    return f"{value:.2%}" if value >= 5e-5 else f"{value:.0e}"
