@@ -1,8 +1,8 @@
 """Weighbridge weighs very large neural networks: exact statistics of every tensor of a checkpoint of any size.
 
-    >>> import weighbridge
-    >>> report = weighbridge.scan("model.safetensors")
-    >>> report.table("scan")[["name", "std", "absmax"]]
+>>> import weighbridge
+>>> report = weighbridge.scan("model.safetensors")
+>>> report.table("scan")[["name", "std", "absmax"]]
 """
 
 from importlib import import_module

@@ -31,14 +31,23 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-_Source = Annotated[str, typer.Argument(metavar="SOURCE", help="A .safetensors, .npz or .npy file, an index, or a folder.")]
+_Source = Annotated[
+    str, typer.Argument(metavar="SOURCE", help="A .safetensors, .npz or .npy file, an index, or a folder.")
+]
 _Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A report folder, as scan makes one.")]
 _ReportOption = Annotated[
-    Path | None, typer.Option("--report", metavar="DIR", help="Where the report goes [default: in the user's data folder].")
+    Path | None,
+    typer.Option("--report", metavar="DIR", help="Where the report goes [default: in the user's data folder]."),
 ]
-_Include = Annotated[list[str] | None, typer.Option("--include", metavar="GLOB", help="Only tensors whose name matches; repeatable.")]
-_Exclude = Annotated[list[str] | None, typer.Option("--exclude", metavar="GLOB", help="No tensor whose name matches; repeatable.")]
-_Memory = Annotated[str, typer.Option("--memory", metavar="SIZE", help="Bound on host memory for what is read: 512MiB, 2GiB.")]
+_Include = Annotated[
+    list[str] | None, typer.Option("--include", metavar="GLOB", help="Only tensors whose name matches; repeatable.")
+]
+_Exclude = Annotated[
+    list[str] | None, typer.Option("--exclude", metavar="GLOB", help="No tensor whose name matches; repeatable.")
+]
+_Memory = Annotated[
+    str, typer.Option("--memory", metavar="SIZE", help="Bound on host memory for what is read: 512MiB, 2GiB.")
+]
 _Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, gpu or tpu.")]
 _Resume = Annotated[bool, typer.Option("--resume", help="Finish an incomplete report; retry failed tensors.")]
 _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the report that is there.")]
@@ -173,7 +182,8 @@ def show(folder: _Folder, json: _Json = False, sort: _Sort = "nbytes", limit: _L
 def findings(
     folder: _Folder,
     fail_on: Annotated[
-        str | None, typer.Option("--fail-on", metavar="SEVERITY", help="Exit with 4 at findings of error, warning or info.")
+        str | None,
+        typer.Option("--fail-on", metavar="SEVERITY", help="Exit with 4 at findings of error, warning or info."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a finding on standard output.")] = False,
 ) -> None:
@@ -204,7 +214,9 @@ def findings(
 def export(
     folder: _Folder,
     csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="The scalar columns as CSV.")] = None,
-    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="All columns, one JSON object a line.")] = None,
+    json: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="All columns, one JSON object a line.")
+    ] = None,
 ) -> None:
     """Write a report's table to a file.
 
@@ -228,7 +240,9 @@ def export(
 
 @_command
 def demo(
-    model: Annotated[str, typer.Option("--model", help="digits, which is in the package, or minilm (extra [demo]).")] = "digits",
+    model: Annotated[
+        str, typer.Option("--model", help="digits, which is in the package, or minilm (extra [demo]).")
+    ] = "digits",
     report: _ReportOption = None,
     overwrite: _Overwrite = False,
     json: _Json = False,
@@ -263,14 +277,25 @@ def _console(*, stderr: bool = False) -> "Console":
     return Console(stderr=stderr, width=None if stream.isatty() else 200, highlight=False)
 
 
-_UNITS = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9,
-          "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_UNITS = {
+    "": 1,
+    "b": 1,
+    "kib": 1 << 10,
+    "mib": 1 << 20,
+    "gib": 1 << 30,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "k": 1 << 10,
+    "m": 1 << 20,
+    "g": 1 << 30,
+}
 
 
 def _bytes(text: str) -> int:
     """`512MiB` as a number of bytes. Raises `BadArgument`."""
     number = text.strip().rstrip("abgikmABGIKM")
-    unit = text.strip()[len(number):].lower()
+    unit = text.strip()[len(number) :].lower()
     try:
         return int(float(number) * _UNITS[unit])
     except (ValueError, KeyError, OverflowError):

@@ -8,7 +8,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,8 @@ Bytes = npt.NDArray[np.uint8]
 State = TypeVar("State")
 
 
-class Piece(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Piece:
     """Entries [start, start + count) of a tensor, the `index`-th of the `last + 1` that it is cut into."""
 
     tensor: Tensor
@@ -173,8 +174,12 @@ class _Run(Generic[State]):
         self._order = threading.Lock()
         self._stop = threading.Event()
         self._error: BaseException | None = None
-        self._readers = [threading.Thread(target=self._guard, args=(self._reader,), daemon=True) for _ in range(readers)]
-        self._workers = [threading.Thread(target=self._guard, args=(self._worker,), daemon=True) for _ in range(workers)]
+        self._readers = [
+            threading.Thread(target=self._guard, args=(self._reader,), daemon=True) for _ in range(readers)
+        ]
+        self._workers = [
+            threading.Thread(target=self._guard, args=(self._worker,), daemon=True) for _ in range(workers)
+        ]
 
     def run(self) -> None:
         threads = self._readers + self._workers
@@ -234,7 +239,7 @@ class _Run(Generic[State]):
                 lease.release()
                 continue
             try:
-                piece.tensor.read_into(memoryview(packed), piece.start * piece.tensor.dtype.bits // 8)
+                piece.tensor.read_into(packed.data, piece.start * piece.tensor.dtype.bits // 8)
             except WeighbridgeError as error:
                 self._fail(piece.tensor, error)
                 lease.release()

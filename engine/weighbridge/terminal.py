@@ -23,7 +23,19 @@ _COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 _ROWS = 40
 _BARS = " ▁▂▃▄▅▆▇█"
 _BAR_CHARACTERS = 16
-_PICTURED = ("name", "dtype", "effective_dtype", "status", "zeros", "min", "max", "q001", "q999", "histogram_bins", "histogram_counts")
+_PICTURED = (
+    "name",
+    "dtype",
+    "effective_dtype",
+    "status",
+    "zeros",
+    "min",
+    "max",
+    "q001",
+    "q999",
+    "histogram_bins",
+    "histogram_counts",
+)
 
 
 def print_report(console: Console, report: "Report", *, sort: str = "nbytes", limit: int = _ROWS) -> None:
@@ -39,7 +51,9 @@ def print_report(console: Console, report: "Report", *, sort: str = "nbytes", li
 def sorted_rows(rows: "pd.DataFrame", column: str) -> "pd.DataFrame":
     """Largest first for figures, alphabetical for text; ties in checkpoint order. Raises `BadArgument`."""
     if column not in rows.columns or column == "shape":
-        raise BadArgument(f"cannot sort by {column!r}; expected one of {', '.join(c for c in rows.columns if c != 'shape')}")
+        raise BadArgument(
+            f"cannot sort by {column!r}; expected one of {', '.join(c for c in rows.columns if c != 'shape')}"
+        )
     text = rows[column].dtype == object or str(rows[column].dtype) in ("str", "string")
     return rows.sort_values(column, ascending=text or column in ("order", "layer"), kind="stable")
 
@@ -109,7 +123,8 @@ def findings_table(found: list["Finding"]) -> RenderableType:
     for finding in found:
         count = f"{len(finding.rows):,} tensor{'s' if len(finding.rows) > 1 else ''}"
         head = Text.assemble(
-            (f"{finding.severity:8}", _COLOURS[finding.severity]), (f"{finding.check:18}", "bold"),
+            (f"{finding.severity:8}", _COLOURS[finding.severity]),
+            (f"{finding.check:18}", "bold"),
             f"{finding.summary} ({count})",
         )
         lines += [head, Text(f"{'':26}{finding.evidence}", style="dim")]
@@ -127,7 +142,9 @@ def plan_text(plan: "Plan") -> str:
     if plan.finished is not None:
         lines[1] = "read     nothing: the report is complete"
     if plan.checkpoint.faults:
-        lines.append(f"faults   {len(plan.checkpoint.faults):,} tensors cannot be read; first: {plan.checkpoint.faults[0].reason}")
+        lines.append(
+            f"faults   {len(plan.checkpoint.faults):,} tensors cannot be read; first: {plan.checkpoint.faults[0].reason}"
+        )
     return "\n".join(lines)
 
 
@@ -137,17 +154,21 @@ def progress_bar(console: Console) -> Iterator[Callable[["Progress"], None]]:
     from rich.progress import (
         BarColumn,
         DownloadColumn,
-        Progress,
         TextColumn,
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
+    from rich.progress import Progress as Bar
 
     columns = [
-        TextColumn("scanning"), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(),
-        TimeRemainingColumn(), TextColumn("{task.fields[tensors]}"),
+        TextColumn("scanning"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[tensors]}"),
     ]
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("scan", total=None, tensors="")
         lines = _progress_lines(console)
 

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 
 @partial(jax.jit, static_argnames="patterns")
-def bit_histogram(codes: UInt[Array, " n"], valid: int | Int32[Array, ""], *, patterns: int) -> Int32[Array, " patterns"]:
+def bit_histogram(
+    codes: UInt[Array, " n"], valid: int | Int32[Array, ""], *, patterns: int
+) -> Int32[Array, " patterns"]:
     """Counts of the bit patterns 0 ... patterns - 1 among the first `valid` codes.
 
     Equivalent to `np.bincount(codes[:valid], minlength=patterns)`. Counts in int32, so at most 2^31 - 1 codes at a

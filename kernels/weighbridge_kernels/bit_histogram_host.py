@@ -12,7 +12,7 @@ def bit_histogram(codes: npt.NDArray[np.unsignedinteger], valid: int, *, pattern
     even = codes.size // 2 * 2
     _count_pairs(codes[:even], tables)
     np.add.at(tables[0], codes[even:], 1)
-    return tables[:, :patterns].sum(axis=0, dtype=np.int64)
+    return np.asarray(tables[:, :patterns].sum(axis=0, dtype=np.int64))
 
 
 def high_half_histogram(

@@ -21,7 +21,5 @@ def channel_sums(tile: Float32[Array, "rows cols"]) -> tuple[Sums, Sums]:
     (`finite_tile`) and gives its units; accumulates in float32. Padding with zeros changes nothing; an empty axis gives 0.
     """
     squares, magnitudes = tile * tile, jnp.abs(tile)
-    rows, cols = (
-        (tile.sum(axis), squares.sum(axis), magnitudes.max(axis, initial=0.0)) for axis in (1, 0)
-    )
+    rows, cols = ((tile.sum(axis), squares.sum(axis), magnitudes.max(axis, initial=0.0)) for axis in (1, 0))
     return rows, cols

@@ -87,7 +87,7 @@ class Distribution:
             return np.full(q.shape, np.nan)
         cumulative = np.cumsum(self.counts)
         rank = np.maximum(np.ceil(q * cumulative[-1] - 1), 0)
-        return self.values[np.searchsorted(cumulative, rank, side="right")]
+        return np.asarray(self.values[np.searchsorted(cumulative, rank, side="right")])
 
     def sparsity_bounds(self, threshold: float) -> tuple[float, float]:
         """Least and greatest possible share of finite entries with |w| <= threshold; equal where bins are exact."""

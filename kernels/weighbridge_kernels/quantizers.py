@@ -29,18 +29,18 @@ NF4_LEVELS = (*_NF4_NEGATIVE, *_NF4_NEGATIVE_SMALL, *_NF4_POSITIVE, *_NF4_POSITI
 
 def int8(t: FloatArray) -> FloatArray:
     """Rounds to the integers -127 ... 127, ties to even."""
-    return np.clip(np.rint(t), -127, 127)
+    return np.asarray(np.clip(np.rint(t), -127, 127))
 
 
 def e4m3(t: FloatArray) -> FloatArray:
     """Rounds to FP8 E4M3, ties to even, saturating at ±448."""
     exponent = np.maximum(np.frexp(t)[1] - 1, -6)
     step = np.exp2(exponent - 3.0)
-    return np.clip(np.rint(t / step) * step, -448, 448)
+    return np.asarray(np.clip(np.rint(t / step) * step, -448, 448))
 
 
 def tensor_error(
-    values: FloatArray, counts: npt.NDArray[np.int64], grid: Callable[[FloatArray], FloatArray], largest: float
+    values: FloatArray, counts: npt.NDArray[np.generic], grid: Callable[[FloatArray], FloatArray], largest: float
 ) -> float:
     """‖w - Q(w)‖² of a multiset under `grid` with the one scale max|w| / `largest`.
 

@@ -4,7 +4,7 @@ Every state has an identity (`empty()`), an associative `merge`, and what it say
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,8 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 
-class Moments(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Moments:
     """Count, extremes, sum of magnitudes and central moments of the finite entries.
 
     `m2`, `m3`, `m4` are sums over the entries of (x - mean)^k. Merging follows Pébay 2008, "Formulas for robust,
@@ -36,7 +37,7 @@ class Moments(NamedTuple):
 
     @classmethod
     def of_counts(cls, values: FloatArray, counts: IntArray) -> Self:
-        """Moments of a multiset: `values[i]` occurs `counts[i]` times; all values finite, at least one count positive."""
+        """Moments of a multiset: `values[i]`, finite, occurs `counts[i]` times; at least one count is positive."""
         n = int(counts.sum())
         weights = counts.astype(np.float64)
         mean = float(weights @ values) / n
@@ -103,7 +104,8 @@ class Moments(NamedTuple):
         return float(self.count * self.m4 / (self.m2 * self.m2) - 3.0) if self.m2 > 0 else np.nan
 
 
-class AxisSums(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class AxisSums:
     """Per channel: sum, sum of squares, greatest magnitude and number of the finite entries (float64)."""
 
     sum: FloatArray
@@ -125,9 +127,12 @@ class AxisSums(NamedTuple):
     def folded(self, shape: tuple[int, ...], axis: int) -> "AxisSums":
         """The channels laid out as `shape` and joined along every axis but `axis`."""
         others = tuple(i for i in range(len(shape)) if i != axis)
-        laid_out = [a.reshape(shape) for a in self]
-        total, squares, absmax, count = laid_out
-        return AxisSums(total.sum(others), squares.sum(others), absmax.max(others, initial=0.0), count.sum(others))
+        return AxisSums(
+            self.sum.reshape(shape).sum(others),
+            self.squares.reshape(shape).sum(others),
+            self.absmax.reshape(shape).max(others, initial=0.0),
+            self.count.reshape(shape).sum(others),
+        )
 
     @property
     def l2(self) -> FloatArray:
@@ -141,7 +146,7 @@ class AxisSums(NamedTuple):
 
 
 NVFP4_EXPONENTS = 512
-"""Bins of `BlockErrors.scale_exponents`: bin i counts blocks whose greatest magnitude has the binary exponent i - 256."""
+"""Bins of `BlockErrors.scale_exponents`: bin i counts blocks of greatest magnitude 2^(i - 256) to 2^(i - 255)."""
 E4M3_NORMAL_BINADES = 15
 """Binades between the largest normal E4M3 scale (2^8) and the smallest (2^-6), both counted."""
 

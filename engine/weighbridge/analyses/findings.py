@@ -65,7 +65,7 @@ def reaches(found: list[Finding], severity: str) -> bool:
     """Whether a finding is at or above a severity. Raises `BadArgument` for an unknown one."""
     if severity not in SEVERITIES:
         raise BadArgument(f"severity {severity!r}; expected one of {', '.join(SEVERITIES)}")
-    return any(SEVERITIES.index(finding.severity) <= SEVERITIES.index(severity) for finding in found)  # type: ignore[arg-type]
+    return any(SEVERITIES.index(finding.severity) <= SEVERITIES.index(severity) for finding in found)
 
 
 def _evidence(hits: list[tuple[str, str]], shown: int = 3) -> str:
@@ -156,7 +156,11 @@ def _widths(shape: list[int]) -> list[tuple[float, str]]:
     for p, q in widths:
         found += [((2 / (p + q)) ** 0.5, "Xavier")]
         for fan in {p, q}:
-            found += [((1 / fan) ** 0.5, "LeCun"), ((2 / fan) ** 0.5, "He"), ((1 / (3 * fan)) ** 0.5, "PyTorch's default")]
+            found += [
+                ((1 / fan) ** 0.5, "LeCun"),
+                ((2 / fan) ** 0.5, "He"),
+                ((1 / (3 * fan)) ** 0.5, "PyTorch's default"),
+            ]
     return found
 
 
@@ -165,7 +169,10 @@ def _dead(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
     dead = weights[["dead_rows", "dead_cols"]].fillna(0).astype(int)
     hits = weights[(dead.sum(axis=1) > 0) & (weights["zeros"] < weights["count"])]
     for row in _records(hits):
-        yield row["name"], f"{row['dead_rows'] or 0:,} rows and {row['dead_cols'] or 0:,} columns of {'×'.join(map(str, row['shape']))} are all 0"
+        yield (
+            row["name"],
+            f"{row['dead_rows'] or 0:,} rows and {row['dead_cols'] or 0:,} columns of {'×'.join(map(str, row['shape']))} are all 0",
+        )
 
 
 def _outlier_channels(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
@@ -212,7 +219,10 @@ def _saturated(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
     for row in _records(rows[rows["dtype"].isin(_LARGEST) & ~rows["role"].isin(["scales"])]):
         largest = _LARGEST[row["dtype"]]
         if row["q999"] is not None and (row["q999"] >= largest or row["q001"] <= -largest):
-            yield row["name"], f"at least {_SATURATED_SHARE:.1%} of entries on a side are at ±{largest:g}, the largest of {row['dtype']}"
+            yield (
+                row["name"],
+                f"at least {_SATURATED_SHARE:.1%} of entries on a side are at ±{largest:g}, the largest of {row['dtype']}",
+            )
 
 
 def _clipping_scales(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
@@ -225,7 +235,10 @@ def _clipping_scales(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
             yield row["name"], "greatest scale is 2^127, the end of E8M0's range"
         elif row["dtype"] in _LARGEST and row["max"] is not None and row["max"] >= _LARGEST[row["dtype"]]:
             if row["q99"] >= _LARGEST[row["dtype"]]:
-                yield row["name"], f"1 % of scales or more are at {_LARGEST[row['dtype']]:g}, the largest of {row['dtype']}"
+                yield (
+                    row["name"],
+                    f"1 % of scales or more are at {_LARGEST[row['dtype']]:g}, the largest of {row['dtype']}",
+                )
 
 
 def _sparse(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ float64), exact integer sums (wider integers), or magnitudes (complex).
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
 
@@ -56,9 +56,7 @@ class IntegerSums:
             return other if self.least is None else self
         assert self.greatest is not None
         assert other.greatest is not None
-        return IntegerSums(
-            min(self.least, other.least), max(self.greatest, other.greatest), self.total + other.total
-        )
+        return IntegerSums(min(self.least, other.least), max(self.greatest, other.greatest), self.total + other.total)
 
 
 @dataclass
@@ -85,7 +83,8 @@ class SpanSummary:
     def merge(self, other: "SpanSummary") -> None:
         """Adds in place what does not depend on position."""
         self.classes = self.classes.merge(other.classes)
-        self.counts = other.counts if self.counts is None else self.counts + other.counts
+        if other.counts is not None:
+            self.counts = other.counts if self.counts is None else self.counts + other.counts
         self.beyond = self.beyond[0] + other.beyond[0], self.beyond[1] + other.beyond[1]
         self.low_halves |= other.low_halves
         self.half_precision &= other.half_precision
@@ -151,7 +150,12 @@ def _codes(
     matrix = on_device.reshape(shape)
     missing = ~np.isfinite(values)[codes].reshape(shape) if finite.size < present.size else None
     _tiles(
-        summary, shape, exponent, missing, dtype, variant,
+        summary,
+        shape,
+        exponent,
+        missing,
+        dtype,
+        variant,
         lambda at, padded: variant.code_tile(matrix[at], dtype.name, exponent, padded),
     )
 
@@ -174,7 +178,12 @@ def _floats(
     exponent = _exponent(magnitude)
     matrix = on_device.reshape(shape)
     _tiles(
-        summary, shape, exponent, missing, dtype, variant,
+        summary,
+        shape,
+        exponent,
+        missing,
+        dtype,
+        variant,
         lambda at, padded: variant.float_tile(matrix[at], exponent, padded),
     )
 
@@ -298,8 +307,8 @@ def _complexes(
     finite = entries[~nan & ~infinite].astype(np.complex128)
     summary.classes = Classes(int((nan & ~infinite).sum()), int(infinite.sum()), 0, int((entries == 0).sum()))
     magnitude = np.abs(finite)
-    summary.moments = Moments.empty()._replace(
-        count=finite.size, l1=float(magnitude.sum()), max=float(magnitude.max(initial=0.0))
+    summary.moments = replace(
+        Moments.empty(), count=finite.size, l1=float(magnitude.sum()), max=float(magnitude.max(initial=0.0))
     )
     summary.squares = float((magnitude * magnitude).sum())
 

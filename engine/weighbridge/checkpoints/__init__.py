@@ -28,7 +28,9 @@ def open(source: Any) -> Checkpoint:
         return _open_path(Path(source).expanduser())
     if pytree.is_tree(source):
         return pytree.open_tree(source)
-    raise BadArgument(f"source is a {type(source).__name__}; expected a path, an array, a flax module or a tree of arrays")
+    raise BadArgument(
+        f"source is a {type(source).__name__}; expected a path, an array, a flax module or a tree of arrays"
+    )
 
 
 def _open_path(path: Path) -> Checkpoint:
@@ -45,7 +47,9 @@ def _open_path(path: Path) -> Checkpoint:
     if path.suffix == ".safetensors":
         shard = safetensors.open_file(path)
         return Checkpoint(_name(path), [shard.file], shard.tensors)
-    raise BadArgument(f"{path.name}: unknown format; expected .safetensors, .index.json, .npz, .npy or a folder of them")
+    raise BadArgument(
+        f"{path.name}: unknown format; expected .safetensors, .index.json, .npz, .npy or a folder of them"
+    )
 
 
 def _open_folder(folder: Path) -> Checkpoint:

@@ -47,7 +47,7 @@ def _codes(packed: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
         return np.stack([packed & 0xF, packed >> 4], axis=-1).reshape(-1)
     groups = np.zeros((-(-packed.size // 3), 4), np.uint8)
     groups.reshape(-1)[: packed.size] = packed
-    a, b, c = (groups.reshape(-1)[: groups.shape[0] * 3].reshape(-1, 3).T.astype(np.uint32))
+    a, b, c = groups.reshape(-1)[: groups.shape[0] * 3].reshape(-1, 3).T.astype(np.uint32)
     word = a | b << 8 | c << 16
     return np.stack([(word >> shift) & 0x3F for shift in (0, 6, 12, 18)], axis=-1).reshape(-1).astype(np.uint8)
 

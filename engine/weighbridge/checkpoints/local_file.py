@@ -29,7 +29,9 @@ class LocalFile:
             try:
                 got = os.preadv(self._open(), [buffer[filled:]], offset + filled)
             except OSError as error:
-                raise ReadFailed(f"{self.name}: cannot be read at byte {offset + filled:,}: {error.strerror}") from error
+                raise ReadFailed(
+                    f"{self.name}: cannot be read at byte {offset + filled:,}: {error.strerror}"
+                ) from error
             if got == 0:
                 raise ReadFailed(
                     f"{self.name}: ends at byte {offset + filled:,}, expected {self.size:,} bytes; "

@@ -211,7 +211,8 @@ def _array_header(head: bytes, where: str) -> _ArrayHeader:
     try:
         version = np.lib.format.read_magic(stream)
         read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(
-            version, np.lib.format._read_array_header  # type: ignore[attr-defined]
+            version,
+            np.lib.format._read_array_header,  # type: ignore[attr-defined]
         )
         extra = {"version": version} if version not in {(1, 0), (2, 0)} else {}
         shape, fortran, stored = read(stream, max_header_size=_MAX_ARRAY_HEADER, **extra)

@@ -69,7 +69,7 @@ class Tensor(Protocol):
         begin = aligned * self.dtype.bits // 8
         packed = np.empty(self.dtype.nbytes(start - aligned + count), np.uint8)
         if packed.size:
-            self.read_into(memoryview(packed), begin)
+            self.read_into(packed.data, begin)
         return self.dtype.unpack(packed, start - aligned + count)[start - aligned :]
 
     def __repr__(self) -> str:
@@ -115,7 +115,9 @@ class Checkpoint(Mapping[str, Tensor]):
         try:
             return self._tensors[name]
         except KeyError:
-            raise TensorNotFound(f"{self.name}: no tensor {name!r} among its {len(self):,}{_like(name, self)}") from None
+            raise TensorNotFound(
+                f"{self.name}: no tensor {name!r} among its {len(self):,}{_like(name, self)}"
+            ) from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)

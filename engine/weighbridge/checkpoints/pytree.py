@@ -29,8 +29,10 @@ class ArrayTensor(Tensor):
     def read_into(self, buffer: memoryview, offset: int) -> None:
         host = np.asarray(self.array)
         item = host.dtype.itemsize
-        part = host.reshape(-1)[offset // item : (offset + len(buffer)) // item] if host.flags.c_contiguous else (
-            host.flat[offset // item : (offset + len(buffer)) // item]
+        part = (
+            host.reshape(-1)[offset // item : (offset + len(buffer)) // item]
+            if host.flags.c_contiguous
+            else (host.flat[offset // item : (offset + len(buffer)) // item])
         )
         buffer[:] = part.astype(self.dtype.array, copy=False).view(np.uint8).data
 

@@ -76,18 +76,27 @@ def open_index(path: Path, name: str) -> Checkpoint:
         names = {tensor.name for tensor in found}
         tensors += [tensor for tensor in found if weight_map.get(tensor.name) == shard]
         faults += [
-            Fault(tensor.name, shard, f"{shard}: holds tensor {tensor.name!r}, which {path.name} does not place there",
-                  tensor.shape, tensor.dtype.name)
+            Fault(
+                tensor.name,
+                shard,
+                f"{shard}: holds tensor {tensor.name!r}, which {path.name} does not place there",
+                tensor.shape,
+                tensor.dtype.name,
+            )
             for tensor in found
             if weight_map.get(tensor.name) != shard and tensor.name not in weight_map
         ]
         faults += [
-            Fault(tensor, shard, f"{shard}: lacks tensor {tensor!r}, which {path.name} places there; download both again")
+            Fault(
+                tensor, shard, f"{shard}: lacks tensor {tensor!r}, which {path.name} places there; download both again"
+            )
             for tensor in wanted
             if tensor not in names
         ]
     if not files:
-        raise CorruptCheckpoint(f"{path.name}: none of its {len(by_shard)} shards can be read; first: {faults[0].reason}")
+        raise CorruptCheckpoint(
+            f"{path.name}: none of its {len(by_shard)} shards can be read; first: {faults[0].reason}"
+        )
     return Checkpoint(name, files, tensors, faults)
 
 
@@ -106,7 +115,9 @@ def open_folder(folder: Path, paths: list[Path], name: str) -> Checkpoint:
         files.append(shard.file)
         for tensor in shard.tensors:
             if tensor.name in first_in:
-                reason = f"{path.name}: tensor {tensor.name!r} is in {first_in[tensor.name]} too; scan the files one by one"
+                reason = (
+                    f"{path.name}: tensor {tensor.name!r} is in {first_in[tensor.name]} too; scan the files one by one"
+                )
                 faults.append(Fault(f"{path.name}:{tensor.name}", path.name, reason, tensor.shape, tensor.dtype.name))
             else:
                 first_in[tensor.name] = path.name
@@ -123,7 +134,11 @@ def inside(folder: Path, name: str) -> Path:
     """
     root = folder.resolve()
     target = (root / name).resolve()
-    if Path(name).is_absolute() or ".." in Path(name).parts or not (target.is_relative_to(root) or _hub_blob(root, target)):
+    if (
+        Path(name).is_absolute()
+        or ".." in Path(name).parts
+        or not (target.is_relative_to(root) or _hub_blob(root, target))
+    ):
         raise CorruptCheckpoint(f"{name}: lies outside the checkpoint's folder; only files inside it are read")
     if not target.is_file():
         raise SourceNotFound(f"{name}: is missing from {root.name}; download it")
@@ -136,7 +151,9 @@ def _hub_blob(root: Path, target: Path) -> bool:
 
 def _header_bytes(source: LocalFile) -> bytes:
     if source.size < 8:
-        raise CorruptCheckpoint(f"{source.name}: {source.size} bytes, expected 8 or more; the file is empty or truncated")
+        raise CorruptCheckpoint(
+            f"{source.name}: {source.size} bytes, expected 8 or more; the file is empty or truncated"
+        )
     (length,) = struct.unpack("<Q", source.read(0, 8))
     if length > MAX_HEADER:
         raise CorruptCheckpoint(
@@ -157,9 +174,13 @@ def _parse(header: bytes, file: str) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise CorruptCheckpoint(f"{file}: header is not UTF-8 at byte {error.start}; the file is damaged") from error
     except RecursionError:
-        raise CorruptCheckpoint(f"{file}: header nests too deep, expected two levels; this is no safetensors file") from None
+        raise CorruptCheckpoint(
+            f"{file}: header nests too deep, expected two levels; this is no safetensors file"
+        ) from None
     except ValueError as error:
-        raise CorruptCheckpoint(f"{file}: header is not valid JSON: {_short(str(error))}; the file is damaged") from error
+        raise CorruptCheckpoint(
+            f"{file}: header is not valid JSON: {_short(str(error))}; the file is damaged"
+        ) from error
     if not isinstance(parsed, dict):
         raise CorruptCheckpoint(f"{file}: header is {_short(parsed)}, expected an object of tensors")
     metadata = parsed.pop("__metadata__", {})
@@ -223,9 +244,13 @@ def _checked(name: str, entry: Any, data_size: int, file: str) -> tuple[int, int
         )
     count = math.prod(shape)
     if count * dtype.bits % 8:
-        raise corrupt(f"{count:,} entries of {dtype} do not fill whole bytes; expected a multiple of {8 // math.gcd(8, dtype.bits)}")
+        raise corrupt(
+            f"{count:,} entries of {dtype} do not fill whole bytes; expected a multiple of {8 // math.gcd(8, dtype.bits)}"
+        )
     if dtype.nbytes(count) != end - begin:
-        raise corrupt(f"shape {_short(shape)} of {dtype} needs {_short(dtype.nbytes(count))} bytes, offsets hold {end - begin:,}")
+        raise corrupt(
+            f"shape {_short(shape)} of {dtype} needs {_short(dtype.nbytes(count))} bytes, offsets hold {end - begin:,}"
+        )
     return begin, end, dtype, tuple(shape)
 
 
@@ -245,8 +270,14 @@ def _weight_map(path: Path) -> dict[str, str]:
         raise CorruptCheckpoint(f"{path.name}: {source.size:,} bytes, expected an index of at most {MAX_HEADER:,}")
     parsed = _parse_index(source.read(0, source.size), path.name)
     weight_map = parsed.get("weight_map") if isinstance(parsed, dict) else None
-    if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(shard, str) for shard in weight_map.values()):
-        raise CorruptCheckpoint(f"{path.name}: no weight_map of tensor names to files; expected an index as Hugging Face writes it")
+    if (
+        not isinstance(weight_map, dict)
+        or not weight_map
+        or not all(isinstance(shard, str) for shard in weight_map.values())
+    ):
+        raise CorruptCheckpoint(
+            f"{path.name}: no weight_map of tensor names to files; expected an index as Hugging Face writes it"
+        )
     return weight_map
 
 

@@ -78,7 +78,7 @@ class Report:
         """The table row by row in plain Python values, as JSON can hold them."""
         table = self.table(name, lists=lists)
         for row in table.to_dict("records"):
-            yield {key: _jsonable(value) for key, value in row.items()}
+            yield {str(key): _jsonable(value) for key, value in row.items()}
 
     def _table(self, name: str) -> Path:
         if name not in self.manifest.analyses:
@@ -97,7 +97,9 @@ class Report:
 
 def _tied_to(rows: "pd.DataFrame") -> "pd.Series[Any]":
     """The first name of the same content, shape and dtype; tensors without entries are tied to none."""
-    same = rows["content_hash"].astype("string") + rows["dtype"].astype("string") + rows["shape"].map(str).astype("string")
+    same = (
+        rows["content_hash"].astype("string") + rows["dtype"].astype("string") + rows["shape"].map(str).astype("string")
+    )
     same = same.where((rows["count"] > 0) & (rows["status"] == "done"))
     first = rows["name"].groupby(same).transform("first")
     return first.where(first != rows["name"])

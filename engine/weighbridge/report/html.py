@@ -12,8 +12,26 @@ if TYPE_CHECKING:
 
 _ROWS = 20
 _COLUMNS = ("name", "role", "dtype", "shape", "nbytes", "mean", "std", "absmax", "kurtosis", "qerr_int4_32")
-_FIGURES = ("count", "nan", "zeros", "min", "max", "mean", "std", "skewness", "kurtosis", "absmax", "entropy",
-            "sparsity_2of4", "qerr_int8", "qerr_fp8_e4m3", "qerr_int4_32", "qerr_nf4_64", "qerr_mxfp4_32", "qerr_nvfp4_16")
+_FIGURES = (
+    "count",
+    "nan",
+    "zeros",
+    "min",
+    "max",
+    "mean",
+    "std",
+    "skewness",
+    "kurtosis",
+    "absmax",
+    "entropy",
+    "sparsity_2of4",
+    "qerr_int8",
+    "qerr_fp8_e4m3",
+    "qerr_int4_32",
+    "qerr_nf4_64",
+    "qerr_mxfp4_32",
+    "qerr_nvfp4_16",
+)
 _WIDTH, _HEIGHT, _BINS = 480, 120, 120
 
 

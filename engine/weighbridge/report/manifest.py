@@ -55,14 +55,18 @@ class Manifest:
             part.replace(folder / FILE)
         except OSError as error:
             part.unlink(missing_ok=True)
-            raise ReportError(f"{folder}: cannot write {FILE}: {error.strerror}; free space or choose another --report") from error
+            raise ReportError(
+                f"{folder}: cannot write {FILE}: {error.strerror}; free space or choose another --report"
+            ) from error
 
     @classmethod
     def load(cls, folder: Path) -> "Manifest":
         try:
             fields = json.loads((folder / FILE).read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise ReportError(f"{folder}: holds no {FILE}; expected a report folder, as `weighbridge scan` makes one") from error
+            raise ReportError(
+                f"{folder}: holds no {FILE}; expected a report folder, as `weighbridge scan` makes one"
+            ) from error
         except (OSError, ValueError) as error:
             raise ReportError(f"{folder}: {FILE} cannot be read: {error}") from error
         found = fields.get("schema_version") if isinstance(fields, dict) else None

@@ -29,7 +29,9 @@ SCAN = (
     Column("name", "string", "the tensor's name"),
     Column("shape", "list<int64>", "sides, outermost first"),
     Column("dtype", "string", "dtype as stored, in the names of safetensors"),
-    Column("effective_dtype", "string", "the narrowest float that holds every stored value: BF16 or F16 in F32, F32 in F64"),
+    Column(
+        "effective_dtype", "string", "the narrowest float that holds every stored value: BF16 or F16 in F32, F32 in F64"
+    ),
     Column("count", "int64", "all entries"),
     Column("nan", "int64", "NaN entries"),
     Column("posinf", "int64", "+Inf entries (complex: infinite ones)"),
@@ -71,7 +73,9 @@ SCAN = (
     Column("file", "string", "file the tensor lives in"),
     Column("nbytes", "int64", "bytes as stored"),
     Column("order", "int64", "position in the checkpoint"),
-    Column("histogram_bins", "list<int32>", "occupied bit patterns; for F32 and F64 upper halves of finite non-zero words"),
+    Column(
+        "histogram_bins", "list<int32>", "occupied bit patterns; for F32 and F64 upper halves of finite non-zero words"
+    ),
     Column("histogram_counts", "list<int64>", "entries in each"),
     *(
         Column(f"{side}_{quantity}", "list<float32>", f"{meaning} of each {word}")

@@ -36,7 +36,9 @@ class Summary:
 def summarize(rows: "pd.DataFrame") -> Summary:
     """The summary of a table `scan`; rows that failed count as tensors but not in the figures."""
     done = rows[rows["status"] == "done"]
-    floating = done[done["dtype"].map(lambda name: name in SAFETENSORS and SAFETENSORS[name].kind == "float").astype(bool)]
+    floating = done[
+        done["dtype"].map(lambda name: name in SAFETENSORS and SAFETENSORS[name].kind == "float").astype(bool)
+    ]
     quantised = done["role"].isin(_QUANTISED_ROLES)
     by_dtype = done.groupby("dtype")["nbytes"].sum().sort_values(ascending=False)
     weights = floating[~floating["role"].isin(_QUANTISED_ROLES)]
