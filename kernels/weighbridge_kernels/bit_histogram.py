@@ -40,5 +40,6 @@ def high_half_histogram(
     counts = jnp.zeros(1 << 16, jnp.int32).at[(words >> 16).astype(jnp.int32)].add(ones)
     low = jax.lax.reduce(jnp.where(counted, words & 0xFFFF, 0), jnp.uint32(0), jax.lax.bitwise_or, (0,))
     magnitude = words & 0x7FFFFFFF
-    classes = [magnitude > 0x7F800000, words == 0x7F800000, words == 0xFF800000, words == 0, words == 0x80000000]
+    neginf, negzero = jnp.uint32(0xFF800000), jnp.uint32(0x80000000)  # beyond int32, which a bare literal would be
+    classes = [magnitude > 0x7F800000, words == 0x7F800000, words == neginf, words == 0, words == negzero]
     return counts, low, jnp.stack([jnp.sum(c & counted, dtype=jnp.int32) for c in classes])

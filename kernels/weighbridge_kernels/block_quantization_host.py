@@ -12,6 +12,8 @@ from weighbridge_kernels.quantizers import BLOCK_MULTIPLE, NF4_LEVELS, SMALLEST_
 _STRIP = 4096
 """Entries whose errors are summed in float32 lanes before they go to float64."""
 _TINY = np.float32(SMALLEST_BLOCK)
+_LEAST_FIELD = 27
+"""float32's exponent field of 2^-100, the smallest block."""
 _F = np.float32
 _U = np.uintp
 # (t - l)² = t² - (2 l t - l²): the nearest level is the greatest of 16 lines, one multiply-add and one maximum each.
@@ -25,43 +27,50 @@ def block_errors(
     """See `weighbridge_kernels.block_quantization.block_errors`; float32 in strips of 4,096, then float64."""
     if tile.shape[1] % BLOCK_MULTIPLE:
         raise ValueError(f"rows of {tile.shape[1]} entries; pad them with zeros to a multiple of {BLOCK_MULTIPLE}")
-    squares, exponents = np.zeros(4), np.zeros(exponent_bins, np.int64)
-    _all_blocks(tile.reshape(-1), tile.reshape(-1).view(np.int32), squares, exponents)
+    squares, fields = np.zeros(4), np.zeros((4, 256), np.int64)
+    _all_blocks(tile.reshape(-1), tile.reshape(-1).view(np.int32), squares, fields)
+    exponents = np.zeros(exponent_bins, np.int64)
+    exponents[exponent_bins // 2 + _LEAST_FIELD - 127 :][: 256 - _LEAST_FIELD] = fields.sum(axis=0)[_LEAST_FIELD:]
     return squares, exponents
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy")
-def _e2m1(a):  # type: ignore[no-untyped-def]
-    """Magnitude on the E2M1 grid: steps of 1/2 below 2, 1 below 4, 2 up to 6."""
-    inverse = _F(2) if a < _F(2) else (_F(1) if a < _F(4) else _F(0.5))
-    step = _F(0.5) if a < _F(2) else (_F(1) if a < _F(4) else _F(2))
-    return min(np.rint(a * inverse) * step, _F(6))
+def _integer_error(t):  # type: ignore[no-untyped-def]
+    return t - np.rint(t)
+
+
+@njit(nogil=True, fastmath=True, error_model="numpy")
+def _e2m1_error(t):  # type: ignore[no-untyped-def]
+    """Distance of a magnitude from the E2M1 grid: two significant bits from 1 on, steps of 1/2 below, 6 at most.
+
+    Adding 1 below 1 puts those steps where two significant bits are, so one rounding of the bits serves both.
+    """
+    u = t + _F(1) if t < _F(1) else t
+    bits = (np.float32(u).view(np.int32) + np.int32(0x200000)) & np.int32(~0x3FFFFF)
+    return u - min(np.int32(bits).view(np.float32), _F(6))
+
+
+@njit(nogil=True, fastmath=True, error_model="numpy")
+def _line(t, i):  # type: ignore[no-untyped-def]
+    return t * _SLOPES[i] - _OFFSETS[i]
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy")
 def _nf4_squared(t):  # type: ignore[no-untyped-def]
-    best = _F(0)
-    best = max(best, t * _SLOPES[0] - _OFFSETS[0])
-    best = max(best, t * _SLOPES[1] - _OFFSETS[1])
-    best = max(best, t * _SLOPES[2] - _OFFSETS[2])
-    best = max(best, t * _SLOPES[3] - _OFFSETS[3])
-    best = max(best, t * _SLOPES[4] - _OFFSETS[4])
-    best = max(best, t * _SLOPES[5] - _OFFSETS[5])
-    best = max(best, t * _SLOPES[6] - _OFFSETS[6])
-    best = max(best, t * _SLOPES[8] - _OFFSETS[8])
-    best = max(best, t * _SLOPES[9] - _OFFSETS[9])
-    best = max(best, t * _SLOPES[10] - _OFFSETS[10])
-    best = max(best, t * _SLOPES[11] - _OFFSETS[11])
-    best = max(best, t * _SLOPES[12] - _OFFSETS[12])
-    best = max(best, t * _SLOPES[13] - _OFFSETS[13])
-    best = max(best, t * _SLOPES[14] - _OFFSETS[14])
-    best = max(best, t * _SLOPES[15] - _OFFSETS[15])
-    return t * t - best
+    """Squared distance from the nearest level; a tree of maxima, for a chain of 15 would wait on itself."""
+    a = max(max(_line(t, 0), _line(t, 1)), max(_line(t, 2), _line(t, 3)))
+    b = max(max(_line(t, 4), _line(t, 5)), max(_line(t, 6), _F(0)))
+    c = max(max(_line(t, 8), _line(t, 9)), max(_line(t, 10), _line(t, 11)))
+    d = max(max(_line(t, 12), _line(t, 13)), max(_line(t, 14), _line(t, 15)))
+    return t * t - max(max(a, b), max(c, d))
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy")
 def _block_maxima(words, maxima, exponents, half, quarter, eighth):  # type: ignore[no-untyped-def]
-    """Greatest magnitude of every 16 words, as integers: four halvings of neighbours."""
+    """Greatest magnitude of every 16 words, as integers, by four halvings of neighbours; their exponents are counted.
+
+    Four tables, so that a run of equal exponents does not wait for the store just before.
+    """
     for j in range(half.size):
         half[j] = max(words[2 * j] & np.int32(0x7FFFFFFF), words[2 * j + 1] & np.int32(0x7FFFFFFF))
     for j in range(quarter.size):
@@ -70,11 +79,11 @@ def _block_maxima(words, maxima, exponents, half, quarter, eighth):  # type: ign
         eighth[j] = max(quarter[2 * j], quarter[2 * j + 1])
     for j in range(maxima.size):
         maxima[j] = max(eighth[2 * j], eighth[2 * j + 1])
-    shift = exponents.size // 2 - 127
-    for j in range(maxima.size):
-        exponent = (maxima[j] >> 23) + shift
-        if exponent >= exponents.size // 2 - 100:
-            exponents[exponent] += 1
+    for j in range(0, maxima.size, 4):
+        exponents[0, maxima[j] >> 23] += 1
+        exponents[1, maxima[j + 1] >> 23] += 1
+        exponents[2, maxima[j + 2] >> 23] += 1
+        exponents[3, maxima[j + 3] >> 23] += 1
 
 
 @njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
@@ -113,18 +122,15 @@ def _group_of_64(x, o, m16, h, lanes):  # type: ignore[no-untyped-def]
     for k in range(_U(16)):
         x0, x1, x2, x3 = x[o + k], x[o + _U(16) + k], x[o + _U(32) + k], x[o + _U(48) + k]
         y0, y1, y2, y3 = abs(x0), abs(x1), abs(x2), abs(x3)
-        d0, d1 = x0 - np.rint(x0 * b0) * p0, x1 - np.rint(x1 * b0) * p0
-        d2, d3 = x2 - np.rint(x2 * b1) * p1, x3 - np.rint(x3 * b1) * p1
-        lanes[0, k] += (d0 * d0 + d1 * d1) + (d2 * d2 + d3 * d3)
+        d0, d1, d2, d3 = _integer_error(x0 * b0), _integer_error(x1 * b0), _integer_error(x2 * b1), _integer_error(x3 * b1)
+        lanes[0, k] += (d0 * d0 + d1 * d1) * (p0 * p0) + (d2 * d2 + d3 * d3) * (p1 * p1)
         e0, e1 = _nf4_squared(x0 * i), _nf4_squared(x1 * i)
         e2, e3 = _nf4_squared(x2 * i), _nf4_squared(x3 * i)
         lanes[1, k] += ((e0 + e1) + (e2 + e3)) * mm
-        d0, d1 = y0 - _e2m1(y0 * c0) * q0, y1 - _e2m1(y1 * c0) * q0
-        d2, d3 = y2 - _e2m1(y2 * c1) * q1, y3 - _e2m1(y3 * c1) * q1
-        lanes[2, k] += (d0 * d0 + d1 * d1) + (d2 * d2 + d3 * d3)
-        d0, d1 = y0 - _e2m1(y0 * n0) * s0, y1 - _e2m1(y1 * n1) * s1
-        d2, d3 = y2 - _e2m1(y2 * n2) * s2, y3 - _e2m1(y3 * n3) * s3
-        lanes[3, k] += (d0 * d0 + d1 * d1) + (d2 * d2 + d3 * d3)
+        d0, d1, d2, d3 = _e2m1_error(y0 * c0), _e2m1_error(y1 * c0), _e2m1_error(y2 * c1), _e2m1_error(y3 * c1)
+        lanes[2, k] += (d0 * d0 + d1 * d1) * (q0 * q0) + (d2 * d2 + d3 * d3) * (q1 * q1)
+        d0, d1, d2, d3 = _e2m1_error(y0 * n0), _e2m1_error(y1 * n1), _e2m1_error(y2 * n2), _e2m1_error(y3 * n3)
+        lanes[3, k] += (d0 * d0 * (s0 * s0) + d1 * d1 * (s1 * s1)) + (d2 * d2 * (s2 * s2) + d3 * d3 * (s3 * s3))
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy")

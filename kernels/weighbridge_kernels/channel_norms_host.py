@@ -7,7 +7,8 @@ from numba import njit
 _STRIP = 1024
 """Entries summed in float32 before the sum goes to float64: the relative error stays near 1e-7, the lanes stay full."""
 
-Sums = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]
+Sums = npt.NDArray[np.float64]
+"""Sum, sum of squares and greatest magnitude, a row each."""
 
 
 def channel_sums(tile: npt.NDArray[np.float32]) -> tuple[Sums, Sums]:
@@ -16,7 +17,7 @@ def channel_sums(tile: npt.NDArray[np.float32]) -> tuple[Sums, Sums]:
     rows, cols = np.zeros((3, n_rows)), np.zeros((3, n_cols))
     _row_sums(tile, tile.view(np.int32), rows)
     _column_sums(tile, cols)
-    return (rows[0], rows[1], rows[2]), (cols[0], cols[1], cols[2])
+    return rows, cols
 
 
 @njit(nogil=True, cache=True, fastmath=True)

@@ -20,7 +20,8 @@ Device = Literal["auto", "cpu", "gpu", "tpu"]
 DEVICES: tuple[Device, ...] = ("auto", "cpu", "gpu", "tpu")
 
 Array = Any
-Sums = tuple[Array, Array, Array]
+Sums = np.ndarray
+"""Sum, sum of squares and greatest magnitude of every channel, a row each."""
 
 
 class DeviceUnavailable(RuntimeError):
@@ -29,10 +30,14 @@ class DeviceUnavailable(RuntimeError):
 
 @dataclass(frozen=True)
 class Variant:
-    """The kernels in one form. `tile_entries` is how many entries of a span are worked on at a time."""
+    """The kernels in one form, and how much of a span they best work on at a time.
+
+    `tile_cols` is a multiple of every quantiser's block.
+    """
 
     name: str
     tile_entries: int
+    tile_cols: int
     put: Callable[[Array], Array]
     bit_histogram: Callable[[Array, int], np.ndarray]
     high_half_histogram: Callable[[Array], tuple[np.ndarray, int, np.ndarray]]
@@ -82,7 +87,8 @@ def host() -> Variant:
 
     return Variant(
         name="host",
-        tile_entries=1 << 17,
+        tile_entries=1 << 18,
+        tile_cols=1 << 12,
         put=lambda array: array,
         bit_histogram=lambda codes, patterns: bit_histogram_host.bit_histogram(codes, codes.size, patterns=patterns),
         high_half_histogram=lambda words: bit_histogram_host.high_half_histogram(words, words.size),
@@ -130,8 +136,7 @@ def on_jax(platform: str) -> Variant:
 
     def channel_sums(tile: Array) -> tuple[Sums, Sums]:
         rows, cols = channel_norms.channel_sums(tile)
-        as_float64 = [tuple(numpy(a).astype(np.float64) for a in sums) for sums in (rows, cols)]
-        return as_float64[0], as_float64[1]  # type: ignore[return-value]
+        return np.stack(rows).astype(np.float64), np.stack(cols).astype(np.float64)
 
     def block_errors(tile: Array) -> BlockErrors:
         squares, exponents = block_quantization.block_errors(tile, exponent_bins=NVFP4_EXPONENTS)
@@ -147,6 +152,7 @@ def on_jax(platform: str) -> Variant:
     return Variant(
         name=f"jax:{device.platform}",
         tile_entries=1 << 21,
+        tile_cols=1 << 21,
         put=put,
         bit_histogram=lambda codes, patterns: numpy(
             bit_histogram.bit_histogram(codes, codes.size, patterns=patterns)

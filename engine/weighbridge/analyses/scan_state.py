@@ -5,7 +5,7 @@ float64), exact integer sums (wider integers), or magnitudes (complex).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
@@ -19,7 +19,7 @@ from weighbridge.matrix import MatrixView
 from weighbridge.stream import Piece
 from weighbridge_kernels import formats
 from weighbridge_kernels.quantizers import BLOCK_MULTIPLE
-from weighbridge_kernels.states import AxisSums, BlockErrors, IntArray, Moments
+from weighbridge_kernels.states import AxisSums, BlockErrors, FloatArray, IntArray, Moments
 from weighbridge_kernels.variants import Variant
 
 MAX_CHANNELS = 1 << 20
@@ -137,15 +137,14 @@ def _codes(
     summary.counts = counts
     (occupied,) = np.nonzero(counts)
     present = values[occupied]
-    has_zeros = bool((present == 0).any())
     finite = present[np.isfinite(present)]
     if dtype.kind == "bool":
         return
-    if has_zeros:
-        zero = (values == 0)[codes].reshape(shape)
+    summary.sparse_groups = 0
+    if counts[values == 0].sum() >= 2:
+        patterns = np.flatnonzero(values == 0).astype(codes.dtype)
+        zero = reduce(np.logical_or, [codes == pattern for pattern in patterns]).reshape(shape)
         summary.sparse_groups = variant.groups_with_two_zeros(variant.put(zero))
-    else:
-        summary.sparse_groups = 0
     exponent = _exponent(float(np.abs(finite).max(initial=0.0)))
     matrix = on_device.reshape(shape)
     missing = ~np.isfinite(values)[codes].reshape(shape) if finite.size < present.size else None
@@ -170,9 +169,9 @@ def _floats(
         counts, magnitude = _count_float32(summary, entries, on_device, variant)
     summary.counts = counts
     summary.moments = variant.central_moments(on_device)
-    has_zeros = summary.classes.zeros > 0
-    zero = (entries == 0).reshape(shape) if has_zeros else None
-    summary.sparse_groups = variant.groups_with_two_zeros(variant.put(zero)) if zero is not None else 0
+    summary.sparse_groups = 0
+    if summary.classes.zeros >= 2:
+        summary.sparse_groups = variant.groups_with_two_zeros(variant.put((entries == 0).reshape(shape)))
     classes = summary.classes
     missing = None if classes.nan + classes.posinf + classes.neginf == 0 else ~np.isfinite(entries).reshape(shape)
     exponent = _exponent(magnitude)
@@ -251,36 +250,48 @@ def _tiles(
     missing: npt.NDArray[np.bool_] | None,
     dtype: DType,
     variant: Variant,
-    tile_at: Callable[[slice, int], Any],
+    tile_at: Callable[[tuple[slice, slice], int], Any],
 ) -> None:
-    """Runs the position-bound kernels over the piece, some rows at a time."""
+    """Runs the position-bound kernels over the piece, tile by tile."""
     n_rows, n_cols = shape
-    padded = -(-n_cols // BLOCK_MULTIPLE) * BLOCK_MULTIPLE
-    step = max(variant.tile_entries // padded, 1)
-    rows, cols = AxisSums.zeros(n_rows), AxisSums.zeros(n_cols)
+    rows, cols = np.zeros((3, n_rows)), np.zeros((3, n_cols))
     errors = []
-    scale = 2.0**exponent
-    for top in range(0, n_rows, step):
-        at = slice(top, min(top + step, n_rows))
-        tile = tile_at(at, padded)
-        (row_sum, row_squares, row_absmax), (col_sum, col_squares, col_absmax) = variant.channel_sums(tile)
-        rows.add(_axis_sums(row_sum, row_squares, row_absmax, scale, n_cols), at)
-        cols.add(
-            _axis_sums(col_sum[:n_cols], col_squares[:n_cols], col_absmax[:n_cols], scale, at.stop - at.start),
-            slice(None),
-        )
+    for down, across in _tiling(n_rows, n_cols, variant):
+        width = across.stop - across.start
+        tile = tile_at((down, across), -(-width // BLOCK_MULTIPLE) * BLOCK_MULTIPLE)
+        of_rows, of_columns = variant.channel_sums(tile)
+        _accumulate(rows[:, down], of_rows)
+        _accumulate(cols[:, across], of_columns[:, :width])
         if dtype.kind == "float":
             errors.append(variant.block_errors(tile))
-    if missing is not None:
-        rows.count[:] -= missing.sum(axis=1)
-        cols.count[:] -= missing.sum(axis=0)
-    summary.rows, summary.cols = rows, cols
+    summary.rows = _axis_sums(rows, exponent, n_cols, missing, 1)
+    summary.cols = _axis_sums(cols, exponent, n_rows, missing, 0)
     if errors:
         summary.errors = reduce(BlockErrors.merge, errors).scaled(exponent)
 
 
-def _axis_sums(total: Any, squares: Any, absmax: Any, scale: float, entries: int) -> AxisSums:
-    return AxisSums(total * scale, squares * scale**2, absmax * scale, np.full(total.size, float(entries)))
+def _tiling(n_rows: int, n_cols: int, variant: Variant) -> Iterator[tuple[slice, slice]]:
+    """Tiles of up to `tile_entries` entries and `tile_cols` columns; none cuts a block of a quantiser."""
+    width = min(n_cols, variant.tile_cols)
+    height = max(variant.tile_entries // width, 1)
+    for top in range(0, n_rows, height):
+        for left in range(0, n_cols, width):
+            yield slice(top, min(top + height, n_rows)), slice(left, min(left + width, n_cols))
+
+
+def _accumulate(sums: FloatArray, of_tile: FloatArray) -> None:
+    sums[:2] += of_tile[:2]
+    np.maximum(sums[2], of_tile[2], out=sums[2])
+
+
+def _axis_sums(
+    sums: FloatArray, exponent: int, entries: int, missing: npt.NDArray[np.bool_] | None, axis: int
+) -> AxisSums:
+    """Sums of a scaled tile in the units of the weights, with the entries of each channel that are finite."""
+    count = np.full(sums.shape[1], float(entries))
+    if missing is not None:
+        count -= missing.sum(axis=axis)
+    return AxisSums(sums[0] * 2.0**exponent, sums[1] * 4.0**exponent, sums[2] * 2.0**exponent, count)
 
 
 def _integers(

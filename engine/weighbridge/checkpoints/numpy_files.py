@@ -21,6 +21,11 @@ from weighbridge.errors import CorruptCheckpoint, ReadFailed, WeighbridgeError
 
 _MAX_ARRAY_HEADER = 10_000
 """Bytes; NumPy's own bound for headers it did not write."""
+_HEADER_PARSERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+    (3, 0): np.lib.format.read_array_header_2_0,  # differs in the names of fields alone, which no weights have
+}
 _MAX_MEMBERS = 1_000_000
 _MAX_DEFLATE_RATIO = 1032
 """Deflate cannot expand further; a member that claims more lies about its size."""
@@ -210,12 +215,8 @@ def _array_header(head: bytes, where: str) -> _ArrayHeader:
     stream = io.BytesIO(head)
     try:
         version = np.lib.format.read_magic(stream)
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(
-            version,
-            np.lib.format._read_array_header,  # type: ignore[attr-defined]
-        )
-        extra = {"version": version} if version not in {(1, 0), (2, 0)} else {}
-        shape, fortran, stored = read(stream, max_header_size=_MAX_ARRAY_HEADER, **extra)
+        read = _HEADER_PARSERS[version]
+        shape, fortran, stored = read(stream, max_header_size=_MAX_ARRAY_HEADER)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
         raise CorruptCheckpoint(f"{where}: no readable array header: {str(error).splitlines()[0]}") from error
     if stored.hasobject:

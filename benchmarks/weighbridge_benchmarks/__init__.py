@@ -1,0 +1,1 @@
+"""The suite: named real shapes, ceilings measured in the same run."""
