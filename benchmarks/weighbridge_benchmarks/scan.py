@@ -38,7 +38,9 @@ def real_weights(count: int, dtype: Any) -> np.ndarray:
         path = demo.locate("minilm")
     except weighbridge.SourceNotFound:
         path = demo.locate("digits")
-    tensors = [t.read().reshape(-1) for t in weighbridge.open(path).values() if t.dtype.kind == "float" and t.count > 1000]
+    tensors = [
+        t.read().reshape(-1) for t in weighbridge.open(path).values() if t.dtype.kind == "float" and t.count > 1000
+    ]
     pool = np.concatenate(tensors).astype(dtype)
     return np.resize(pool, count)
 

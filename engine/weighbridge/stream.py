@@ -8,7 +8,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -48,8 +48,8 @@ Span = tuple[Piece, ...]
 def pieces(tensor: Tensor, cols: int, entries: int = PIECE_ENTRIES) -> list[Piece]:
     """Cuts a tensor of rows of `cols` entries: whole rows as long as one fits into `entries`, else parts of a row.
 
-    Rows go by eights where entries are narrower than a byte, parts of a row by multiples of 4,096, so every piece begins
-    at a byte and no block of a quantiser is cut. A tensor without entries is one empty piece.
+    Rows go by eights where entries are narrower than a byte, parts of a row by multiples of 4,096, so every piece
+    begins at a byte and no block of a quantiser is cut. A tensor without entries is one empty piece.
     """
     if cols <= entries:
         rows = entries // max(cols, 1)
@@ -89,8 +89,8 @@ def spans(cut: Iterable[list[Piece]]) -> Iterator[Span]:
 class Fold(Generic[State]):
     """What is done with the pieces; see `run`. All three may be called from several threads at once.
 
-    `summarize` is pure. `absorb` is called for the pieces of a tensor in their order, one at a time, with the bytes that
-    were summarised. `fail` is called once for a tensor whose bytes cannot be had, and then nothing more for it.
+    `summarize` is pure. `absorb` is called for the pieces of a tensor in their order, one at a time, with the bytes
+    that were summarised. `fail` is called once for a tensor whose bytes cannot be had, and then nothing more for it.
     """
 
     def summarize(self, piece: Piece, packed: Bytes) -> State:
@@ -138,8 +138,8 @@ def run(
 ) -> None:
     """Reads every piece of the plan once, summarises pieces in `workers` threads and absorbs them in order.
 
-    `memory` bounds what is read ahead, in bytes; the buffers are reused. `advanced` is told the bytes absorbed. Returns when all
-    is absorbed; an exception of `fold` or a KeyboardInterrupt stops all threads and is raised here.
+    `memory` bounds what is read ahead, in bytes; the buffers are reused. `advanced` is told the bytes absorbed.
+    Returns when all is absorbed; an exception of `fold` or a KeyboardInterrupt stops all threads and is raised here.
     """
     if memory < MIN_MEMORY:
         raise BadArgument(f"memory is {memory:,} bytes; expected at least {MIN_MEMORY:,}")
@@ -148,7 +148,7 @@ def run(
 
 
 class _Run(Generic[State]):
-    """One pass: readers take a buffer, then the next span, so the oldest span always has a buffer and none waits for ever."""
+    """One pass. Readers take a buffer, then the next span: the oldest span has a buffer, so none waits for ever."""
 
     def __init__(
         self,
@@ -260,7 +260,7 @@ class _Run(Generic[State]):
             return self._turns.setdefault(id(tensor), _Turn())
 
     def _absorb_in_order(self, piece: Piece, packed: Bytes, state: State, lease: _Lease) -> None:
-        """Absorbs the piece and those that waited for it, unless one before it is still out, or another thread is at it."""
+        """Absorbs the piece and those that waited for it, unless one before is still out or another thread is at it."""
         turn = self._turn(piece.tensor)
         with self._lock:
             if turn.failed:

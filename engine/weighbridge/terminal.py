@@ -142,9 +142,8 @@ def plan_text(plan: "Plan") -> str:
     if plan.finished is not None:
         lines[1] = "read     nothing: the report is complete"
     if plan.checkpoint.faults:
-        lines.append(
-            f"faults   {len(plan.checkpoint.faults):,} tensors cannot be read; first: {plan.checkpoint.faults[0].reason}"
-        )
+        faults = plan.checkpoint.faults
+        lines.append(f"faults   {len(faults):,} tensors cannot be read; first: {faults[0].reason}")
     return "\n".join(lines)
 
 
@@ -242,7 +241,7 @@ def _number(value: Any) -> str:
 
 
 def _share(part: Any, whole: Any) -> str:
-    if part is None or not part == part or not whole:
+    if part is None or part != part or not whole:
         return ""
     return "0" if part == 0 else _percent(part / whole)
 

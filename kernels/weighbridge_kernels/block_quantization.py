@@ -9,8 +9,8 @@ Blocks run along the rows of the matrix; a row's last block may be shorter. Per 
   whole tensor is taken as a power of two, which touches no digit; a block scale below E4M3's normal range, 2^-14 of the
   largest, is not flushed here but counted (`BlockErrors.nvfp4_underflow`).
 
-Everywhere an entry goes to the nearest level; at a tie both levels are equally wrong, so the rule does not show. Scales are
-float32. Blocks whose m is below 2^-100 count as zero.
+Everywhere an entry goes to the nearest level; at a tie both levels are equally wrong, so the rule does not show.
+Scales are float32. Blocks whose m is below 2^-100 count as zero.
 """
 
 from __future__ import annotations
@@ -25,18 +25,20 @@ from jax import lax
 from weighbridge_kernels.quantizers import BLOCK_QUANTIZERS, E2M1_LEVELS, NF4_LEVELS, SMALLEST_BLOCK
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jaxtyping import Array, Float32, Int32
 
 
 @partial(jax.jit, static_argnames="exponent_bins")
 def block_errors(
     tile: Float32[Array, "rows cols"], *, exponent_bins: int
-) -> tuple[Float32[Array, "4"], Int32[Array, " exponent_bins"]]:
+) -> tuple[Float32[Array, 4], Int32[Array, " exponent_bins"]]:
     """Squared error of each quantiser of `BLOCK_QUANTIZERS`, and the exponents of the blocks of 16.
 
-    Takes a finite tile of magnitude below 2 (`finite_tile`) whose rows are padded with zeros to a multiple of 64; gives
-    the tile's units squared. Bin i of the second result counts the non-zero blocks of 16 whose m has the binary exponent
-    i - exponent_bins // 2. Accumulates in float32.
+    Takes a finite tile of magnitude below 2 (`finite_tile`) whose rows are padded with zeros to a multiple of 64;
+    gives the tile's units squared. Bin i of the second result counts the non-zero blocks of 16 whose m has the binary
+    exponent i - exponent_bins // 2. Accumulates in float32.
     """
     errors = jnp.stack([_squared_error(tile, name) for name in BLOCK_QUANTIZERS])
     m = _absmax(_blocks(tile, 16))
@@ -78,13 +80,13 @@ def _four_significant_bits(s: Float32[Array, " blocks"]) -> Float32[Array, " blo
     return lax.bitcast_convert_type((bits + 0x7FFFF + ((bits >> 20) & 1)) & ~0xFFFFF, jnp.float32)
 
 
-_SCALES = {
+_SCALES: dict[str, Callable[[Array], Array]] = {
     "int4_32": lambda m: m / 7,
     "nf4_64": lambda m: m,
     "mxfp4_32": lambda m: _power_of_two(m) / 4,
     "nvfp4_16": lambda m: _four_significant_bits(m / 6),
 }
-_GRIDS = {
+_GRIDS: dict[str, Callable[[Array], Array]] = {
     "int4_32": lambda t: jnp.clip(jnp.round(t), -7, 7),
     "nf4_64": lambda t: _nearest(t, NF4_LEVELS),
     "mxfp4_32": lambda t: _nearest(t, E2M1_LEVELS),

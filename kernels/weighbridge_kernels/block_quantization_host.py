@@ -122,7 +122,12 @@ def _group_of_64(x, o, m16, h, lanes):  # type: ignore[no-untyped-def]
     for k in range(_U(16)):
         x0, x1, x2, x3 = x[o + k], x[o + _U(16) + k], x[o + _U(32) + k], x[o + _U(48) + k]
         y0, y1, y2, y3 = abs(x0), abs(x1), abs(x2), abs(x3)
-        d0, d1, d2, d3 = _integer_error(x0 * b0), _integer_error(x1 * b0), _integer_error(x2 * b1), _integer_error(x3 * b1)
+        d0, d1, d2, d3 = (
+            _integer_error(x0 * b0),
+            _integer_error(x1 * b0),
+            _integer_error(x2 * b1),
+            _integer_error(x3 * b1),
+        )
         lanes[0, k] += (d0 * d0 + d1 * d1) * (p0 * p0) + (d2 * d2 + d3 * d3) * (p1 * p1)
         e0, e1 = _nf4_squared(x0 * i), _nf4_squared(x1 * i)
         e2, e3 = _nf4_squared(x2 * i), _nf4_squared(x3 * i)

@@ -18,7 +18,8 @@ def channel_sums(tile: Float32[Array, "rows cols"]) -> tuple[Sums, Sums]:
     """Sum, sum of squares and greatest magnitude of each row, then of each column.
 
     Equivalent to `(x.sum(1), (x * x).sum(1), abs(x).max(1))` and the same along axis 0. Takes a finite tile
-    (`finite_tile`) and gives its units; accumulates in float32. Padding with zeros changes nothing; an empty axis gives 0.
+    (`finite_tile`) and gives its units; accumulates in float32. Padding with zeros changes nothing; an empty axis
+    gives 0.
     """
     squares, magnitudes = tile * tile, jnp.abs(tile)
     rows, cols = ((tile.sum(axis), squares.sum(axis), magnitudes.max(axis, initial=0.0)) for axis in (1, 0))

@@ -23,8 +23,8 @@ _SUBSAMPLES = 8
 class Distribution:
     """The finite values of a tensor in ascending order, each with how often it occurs.
 
-    Where `exact`, `values` are the stored values (±0 is one). Otherwise an entry stands for a bin that reaches from `low`
-    to `high` in magnitude and `values` holds its middle, within 2^-8 of every member for normal numbers.
+    Where `exact`, `values` are the stored values (±0 is one). Otherwise an entry stands for a bin that reaches from
+    `low` to `high` in magnitude and `values` holds its middle, within 2^-8 of every member for normal numbers.
     """
 
     values: FloatArray
@@ -45,7 +45,8 @@ class Distribution:
     ) -> "Distribution":
         """From the counts of the upper 16 bits of finite non-zero float32 words, with zeros counted apart.
 
-        `exact` says that all lower halves are zero; otherwise a bin's middle is clamped to `extremes` (least, greatest).
+        `exact` says that all lower halves are zero; otherwise a bin's middle is clamped to `extremes` (least,
+        greatest).
         """
         words = bins.astype(np.uint32) << 16
         low = words.view(np.float32).astype(np.float64)

@@ -38,7 +38,7 @@ def _unfilled(shape: tuple[int, ...], padded: int) -> Tile:
 
 
 def _as_runs(source: npt.NDArray[Any], tile: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """The source without gaps; where rows need no padding either, the matrix is one run and the loops see one long row."""
+    """The source without gaps; where rows need no padding, the matrix is one run and the loops see one long row."""
     source = np.ascontiguousarray(source)
     if source.shape == tile.shape:
         return source.reshape(1, -1), tile.reshape(1, -1)

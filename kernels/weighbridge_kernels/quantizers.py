@@ -1,6 +1,7 @@
 """The grids that weights are rounded to, and the error of a quantiser with one scale a tensor. NumPy alone."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +41,7 @@ def e4m3(t: FloatArray) -> FloatArray:
 
 
 def tensor_error(
-    values: FloatArray, counts: npt.NDArray[np.generic], grid: Callable[[FloatArray], FloatArray], largest: float
+    values: FloatArray, counts: npt.NDArray[Any], grid: Callable[[FloatArray], FloatArray], largest: float
 ) -> float:
     """‖w - Q(w)‖² of a multiset under `grid` with the one scale max|w| / `largest`.
 

@@ -1,4 +1,4 @@
-"""How much of a matrix already has the 2-of-4 pattern that sparse tensor cores use (Mishra et al. 2021, arXiv 2104.08378)."""
+"""How much of a matrix has the 2-of-4 pattern that sparse tensor cores use (Mishra et al. 2021, arXiv 2104.08378)."""
 
 from __future__ import annotations
 

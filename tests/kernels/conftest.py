@@ -38,11 +38,11 @@ def assert_moments() -> Callable[[Moments, np.ndarray], None]:
     return _assert_moments
 
 
-def _assert_moments(got: Moments, x: np.ndarray, tolerance: float = 1e-9) -> None:
+def _assert_moments(got: Moments, x: np.ndarray, tolerance: float = 1e-11) -> None:
     """`got` are the moments of the finite entries of `x`, by two passes of exactly rounded sums in float64.
 
-    Differences are relative to the sum of |d|^k; what the rounding of the mean itself contributes, which is all there is
-    of a constant tensor, is allowed on top.
+    Differences are relative to the sum of |d|^k; what the rounding of the mean itself contributes, which is all there
+    is of a constant tensor, is allowed on top.
     """
     y = x[np.isfinite(x)].astype(np.float64)
     if y.size == 0:

@@ -3,6 +3,7 @@
 `CHECKS` is the list; an analysis that adds a table adds its checks here.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -169,9 +170,10 @@ def _dead(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
     dead = weights[["dead_rows", "dead_cols"]].fillna(0).astype(int)
     hits = weights[(dead.sum(axis=1) > 0) & (weights["zeros"] < weights["count"])]
     for row in _records(hits):
+        shape = "×".join(map(str, row["shape"]))
         yield (
             row["name"],
-            f"{row['dead_rows'] or 0:,} rows and {row['dead_cols'] or 0:,} columns of {'×'.join(map(str, row['shape']))} are all 0",
+            f"{row['dead_rows'] or 0:,} rows and {row['dead_cols'] or 0:,} columns of {shape} are all 0",
         )
 
 
@@ -184,7 +186,7 @@ def _outlier_channels(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
 
 
 def _outlier_tensors(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
-    """Tensors whose std or absmax is far from the median of their peers: the same tensor of the other layers, of one role."""
+    """Tensors whose std or absmax is far from the median of their peers: the same tensor of the other layers."""
     weights = _weights(rows)
     weights = weights[weights["count"] > 1]
     place = weights["name"].str.replace(r"\d+", "*", regex=True)
@@ -221,7 +223,7 @@ def _saturated(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
         if row["q999"] is not None and (row["q999"] >= largest or row["q001"] <= -largest):
             yield (
                 row["name"],
-                f"at least {_SATURATED_SHARE:.1%} of entries on a side are at ±{largest:g}, the largest of {row['dtype']}",
+                f"{_SATURATED_SHARE:.1%} of entries or more on a side are ±{largest:g}, the largest of {row['dtype']}",
             )
 
 
@@ -233,12 +235,8 @@ def _clipping_scales(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
             yield row["name"], f"{row['zeros']:,} zero scales, least {row['min']:g}; a scale must be positive"
         elif row["dtype"] == "F8_E8M0" and row["max"] is not None and row["max"] >= 2.0**127:
             yield row["name"], "greatest scale is 2^127, the end of E8M0's range"
-        elif row["dtype"] in _LARGEST and row["max"] is not None and row["max"] >= _LARGEST[row["dtype"]]:
-            if row["q99"] >= _LARGEST[row["dtype"]]:
-                yield (
-                    row["name"],
-                    f"1 % of scales or more are at {_LARGEST[row['dtype']]:g}, the largest of {row['dtype']}",
-                )
+        elif row["q99"] is not None and row["q99"] >= _LARGEST.get(row["dtype"], math.inf):
+            yield row["name"], f"1 % of scales or more are {row['max']:g}, the largest of {row['dtype']}"
 
 
 def _sparse(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:

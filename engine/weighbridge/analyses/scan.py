@@ -19,7 +19,7 @@ from weighbridge.analyses.scan_row import finished_row
 from weighbridge.analyses.scan_state import SpanSummary, TensorState, summarize
 from weighbridge.checkpoints.protocol import Checkpoint, Fault, Tensor
 from weighbridge.errors import BadArgument, ReportError, WeighbridgeError
-from weighbridge.matrix import MatrixView, matrix_view
+from weighbridge.matrix import matrix_view
 from weighbridge.report import Report
 from weighbridge.report.manifest import Analysis, Manifest
 from weighbridge.report.schema import SCAN
@@ -75,10 +75,11 @@ def scan(
 ) -> Report:
     """Weighs every tensor of a checkpoint and returns the report.
 
-    `source` is whatever `weighbridge.open` takes; `include` and `exclude` are globs on names. The report is written to the folder `report`, by default
-    `<name>-<8 hex of the header's hash>` in the user's data folder. Where one is there already: a complete one of the
-    same files and options is returned at once; `if_exists="resume"` finishes an incomplete one and retries failed rows;
-    "overwrite" starts anew. `memory` bounds what is held of the checkpoint, in bytes. `progress` is called from threads.
+    `source` is whatever `weighbridge.open` takes; `include` and `exclude` are globs on names. The report is written
+    to the folder `report`, by default `<name>-<8 hex of the header's hash>` in the user's data folder. Where one is
+    there already: a complete one of the same files and options is returned at once; `if_exists="resume"` finishes an
+    incomplete one and retries failed rows; "overwrite" starts anew. `memory` bounds what is held of the checkpoint,
+    in bytes. `progress` is called from threads.
 
     A tensor that cannot be read has a row with status `failed` and the reason; the others are not held up. Raises
     `BadArgument`, `SourceNotFound`, `CorruptCheckpoint`, `ReportError`.

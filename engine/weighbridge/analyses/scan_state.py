@@ -1,7 +1,7 @@
 """What a scan keeps of a tensor while it streams by, and how a span is summarised into it.
 
-The kind of the dtype decides what is counted: bit patterns (16 bits or fewer), upper halves with float64 moments (float32,
-float64), exact integer sums (wider integers), or magnitudes (complex).
+The kind of the dtype decides what is counted: bit patterns (16 bits or fewer), upper halves with float64 moments
+(float32, float64), exact integer sums (wider integers), or magnitudes (complex).
 """
 
 import math
@@ -347,7 +347,7 @@ class TensorState:
             self.cols.add(piece.cols, slice(piece.first_col, piece.first_col + piece.cols.sum.size))
 
     def channels(self) -> tuple[AxisSums | None, AxisSums | None]:
-        """Sums by row and by column; of a convolution by output and by input channel. None where there are none or too many."""
+        """Sums by row and by column, of a convolution by output and by input channel; None for none or too many."""
         shape = self.view.shape
         if self.view.layout == "out_in_space":
             by_input = self.cols.folded((shape[1], math.prod(shape[2:])), 0) if self.cols is not None else None

@@ -18,14 +18,14 @@ __all__ = ["Checkpoint", "Fault", "SourceFile", "Tensor", "open"]
 def open(source: Any) -> Checkpoint:
     """Opens a checkpoint by its headers alone.
 
-    `source` is a path (a `.safetensors`, `.npy` or `.npz` file, an `*.index.json`, or a folder of them), a `Checkpoint`, or
-    weights in memory: an array, a flax module or state, any tree of arrays. Raises `SourceNotFound`, `CorruptCheckpoint`
-    or `BadArgument`.
+    `source` is a path (a `.safetensors`, `.npy` or `.npz` file, an `*.index.json`, or a folder of them), a
+    `Checkpoint`, or weights in memory: an array, a flax module or state, any tree of arrays. Raises `SourceNotFound`,
+    `CorruptCheckpoint` or `BadArgument`.
     """
     if isinstance(source, Checkpoint):
         return source
     if isinstance(source, str | os.PathLike):
-        return _open_path(Path(source).expanduser())
+        return _open_path(Path(os.path.expanduser(source)))
     if pytree.is_tree(source):
         return pytree.open_tree(source)
     raise BadArgument(
@@ -34,9 +34,9 @@ def open(source: Any) -> Checkpoint:
 
 
 def _open_path(path: Path) -> Checkpoint:
-    if path.is_dir():
+    if os.path.isdir(path):  # pathlib's own raises for a name too long
         return _open_folder(path)
-    if not path.exists():
+    if not os.path.exists(path):
         raise SourceNotFound(f"{path}: there is no such file or folder; check the path")
     if path.name.endswith(".index.json"):
         return safetensors.open_index(path, _name(path.parent))

@@ -67,8 +67,8 @@ class NumpyTensor(Tensor):
         if not self._transposed:
             if self.nbytes > _MAX_TRANSPOSED:
                 raise ReadFailed(
-                    f"{self.file}: array {self.name!r} is in Fortran order and has {self.nbytes:,} bytes, expected at most "
-                    f"{_MAX_TRANSPOSED:,}; save it again with np.ascontiguousarray"
+                    f"{self.file}: array {self.name!r} is in Fortran order and has {self.nbytes:,} bytes, "
+                    f"expected at most {_MAX_TRANSPOSED:,}; save it again with np.ascontiguousarray"
                 )
             packed = bytearray(self.nbytes)
             self.reader.read_into(memoryview(packed), 0)
@@ -149,7 +149,7 @@ def open_npz(path: Path) -> Checkpoint:
 
 
 def _checked_members(archive: zipfile.ZipFile, source: LocalFile) -> list[zipfile.ZipInfo]:
-    """The members, whose claims must fit in the file: none outside it, none overlapping, none inflated beyond deflate."""
+    """The members, whose claims must fit in the file: none outside it, none overlapping, none beyond deflate."""
     members = [member for member in archive.infolist() if not member.is_dir()]
     if len(members) > _MAX_MEMBERS:
         raise CorruptCheckpoint(f"{source.name}: {len(members):,} members, expected at most {_MAX_MEMBERS:,}")
@@ -205,7 +205,7 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, source
 
 
 def _data_offset(source: LocalFile, member: zipfile.ZipInfo) -> int:
-    """Where a stored member's bytes begin: behind its local header, whose name and extra field have lengths of their own."""
+    """Where a stored member's bytes begin: behind its local header, whose fields have lengths of their own."""
     name_length, extra_length = struct.unpack("<26x2H", source.read(member.header_offset, 30))
     return int(member.header_offset + 30 + name_length + extra_length)
 

@@ -18,8 +18,9 @@ Slices = slice | int | tuple[slice | int, ...]
 class Tensor(Protocol):
     """A tensor that stays where it is until bytes of it are read.
 
-    A format implements `read_into`; everything else follows. `file` is the name of the file the tensor lives in, relative to the
-    checkpoint. Entries are in row-major order, little end first, sub-byte entries packed from the lowest bits.
+    A format implements `read_into`; everything else follows. `file` is the name of the file the tensor lives in,
+    relative to the checkpoint. Entries are in row-major order, little end first, sub-byte entries packed from the
+    lowest bits.
     """
 
     name: str
@@ -49,19 +50,15 @@ class Tensor(Protocol):
         """
         index = slices if isinstance(slices, tuple) else (slices,)
         if not self.shape:
-            return self._entries(0, 1).reshape(())[index]
+            return self._entries(0, 1).reshape(())[(*index, ...)]
         first = index[0] if index else slice(None)
-        if isinstance(first, int):
-            first = range(self.shape[0])[first]
-            rows, keep = range(first, first + 1), 0
-        else:
-            rows = range(*first.indices(self.shape[0]))
-            keep = slice(None)  # type: ignore[assignment]
-        low, high = (min(rows), max(rows) + 1) if rows else (0, 0)
+        every = range(self.shape[0])
+        rows = every[first] if isinstance(first, slice) else range(every[first], every[first] + 1)
+        low, high = (min(rows[0], rows[-1]), max(rows[0], rows[-1]) + 1) if rows else (0, 0)
         row = math.prod(self.shape[1:])
         block = self._entries(low * row, (high - low) * row).reshape(high - low, *self.shape[1:])
-        picked = block[[r - low for r in rows]] if len(rows) != high - low or rows.step < 0 else block
-        return picked[(keep, *index[1:])]
+        keep = slice(None, None, rows.step) if isinstance(first, slice) else 0
+        return block[(keep, *index[1:], ...)]
 
     def _entries(self, start: int, count: int) -> npt.NDArray[Any]:
         """Entries [start, start + count) of the flat tensor; sub-byte ones from the byte boundary before."""
@@ -118,6 +115,9 @@ class Checkpoint(Mapping[str, Tensor]):
             raise TensorNotFound(
                 f"{self.name}: no tensor {name!r} among its {len(self):,}{_like(name, self)}"
             ) from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)

@@ -1,4 +1,4 @@
-"""Trees of arrays in memory: dicts, lists, NumPy and JAX arrays, flax modules and states, linen parameters, optax states."""
+"""Trees of arrays in memory: containers of NumPy and JAX arrays, flax modules and parameters, optax states."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -11,7 +11,7 @@ from blake3 import blake3
 from weighbridge.checkpoints import dtypes
 from weighbridge.checkpoints.dtypes import DType
 from weighbridge.checkpoints.protocol import Checkpoint, Fault, SourceFile, Tensor
-from weighbridge.errors import CorruptCheckpoint
+from weighbridge.errors import CorruptCheckpoint, ReadFailed
 
 FILE = "<memory>"
 
@@ -27,14 +27,21 @@ class ArrayTensor(Tensor):
     array: Any
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
-        host = np.asarray(self.array)
+        host = self._on_host()
         item = host.dtype.itemsize
-        part = (
-            host.reshape(-1)[offset // item : (offset + len(buffer)) // item]
-            if host.flags.c_contiguous
-            else (host.flat[offset // item : (offset + len(buffer)) // item])
-        )
-        buffer[:] = part.astype(self.dtype.array, copy=False).view(np.uint8).data
+        first, last = offset // item, -(-(offset + len(buffer)) // item)
+        part = host.reshape(-1)[first:last] if host.flags.c_contiguous else host.flat[first:last]
+        packed = part.astype(self.dtype.array, copy=False).view(np.uint8)
+        buffer[:] = packed[offset - first * item :][: len(buffer)].data
+
+    def _on_host(self) -> np.ndarray:
+        try:
+            host = np.asarray(self.array)
+        except (RuntimeError, TypeError, ValueError) as error:  # deleted, donated, or on another host
+            raise ReadFailed(f"{self.file}: array {self.name!r} cannot be read: {str(error).partition(chr(10))[0]}") from error
+        if host.dtype.hasobject:
+            raise ReadFailed(f"{self.file}: array {self.name!r} has a shape but no values; expected an array")
+        return host
 
 
 def open_tree(tree: Any, name: str = "pytree") -> Checkpoint:
@@ -76,7 +83,7 @@ def _is_registered(source: Any) -> bool:
         return False
     import jax
 
-    return not jax.tree_util.all_leaves([source]) or _is_nnx(source)
+    return source is not None and not jax.tree_util.all_leaves([source]) or _is_nnx(source)
 
 
 def _is_nnx(source: Any) -> bool:
@@ -84,7 +91,7 @@ def _is_nnx(source: Any) -> bool:
 
 
 def _leaves(tree: Any) -> Iterator[tuple[str, Any]]:
-    """Leaves with their paths: by JAX where it is loaded, as only it knows all containers, else by walking the plain ones."""
+    """Leaves with their paths: by JAX where it is loaded, for it knows all containers, else by a plain walk."""
     if _is_nnx(tree):
         tree = sys.modules["flax.nnx"].state(tree)
     if "flax.nnx" in sys.modules and isinstance(tree, sys.modules["flax.nnx"].State):

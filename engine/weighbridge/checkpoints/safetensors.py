@@ -211,13 +211,15 @@ def _tensors(entries: dict[str, Any], source: LocalFile, data_start: int) -> Ite
         if begin != end:
             fault = "overlap the tensor before" if begin < end else "leave a hole after byte " + f"{end:,}"
             raise CorruptCheckpoint(
-                f"{source.name}: tensor {_short(name)}: offsets [{begin}, {stop}) {fault}; the file is damaged, download it again"
+                f"{source.name}: tensor {_short(name)}: offsets [{begin}, {stop}) {fault}; "
+                "the file is damaged, download it again"
             )
         end = stop
         yield SafetensorsTensor(name, shape, dtype, source.name, source, data_start + begin)
     if end != data_size:
         raise CorruptCheckpoint(
-            f"{source.name}: tensors end at byte {end:,} of {data_size:,} data bytes; the file is damaged, download it again"
+            f"{source.name}: tensors end at byte {end:,} of {data_size:,} data bytes; "
+            "the file is damaged, download it again"
         )
 
 
@@ -245,7 +247,8 @@ def _checked(name: str, entry: Any, data_size: int, file: str) -> tuple[int, int
     count = math.prod(shape)
     if count * dtype.bits % 8:
         raise corrupt(
-            f"{count:,} entries of {dtype} do not fill whole bytes; expected a multiple of {8 // math.gcd(8, dtype.bits)}"
+            f"{count:,} entries of {dtype} do not fill whole bytes; "
+            f"expected a multiple of {8 // math.gcd(8, dtype.bits)}"
         )
     if dtype.nbytes(count) != end - begin:
         raise corrupt(

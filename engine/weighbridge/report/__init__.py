@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from weighbridge.errors import ReportError, TensorNotFound
 from weighbridge.report.entry import Entry
 from weighbridge.report.manifest import Manifest
-from weighbridge.report.schema import LISTS, SCALARS
+from weighbridge.report.schema import SCALARS
 from weighbridge.report.tables import frame, read_table, records
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ class Report:
     def table(self, name: str = "scan", *, lists: bool = False) -> "pd.DataFrame":
         """A table as a pandas frame; histograms and norms (`lists`) only when asked for.
 
-        In `scan`, `tied_to` names the first tensor of the same content, in checkpoint order. Raises `ReportError` where the
-        report has no such table.
+        In `scan`, `tied_to` names the first tensor of the same content, in checkpoint order. Raises `ReportError`
+        where the report has no such table.
         """
         import pandas as pd
 
@@ -58,7 +58,7 @@ class Report:
         raise TensorNotFound(f"{self.folder.name}: no tensor {name!r} in this report")
 
     def entries(self, names: Sequence[str], columns: Sequence[str] | None = None) -> Iterator[Entry]:
-        """The entries of some tensors, those that the report has, in its own order; some columns of them where given."""
+        """The entries of those tensors that the report has, in its own order; some columns of them where given."""
         table = read_table(self._table("scan"), columns, names)
         for row in records(table) if table is not None else ():
             yield Entry(row)

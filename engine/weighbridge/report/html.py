@@ -82,7 +82,8 @@ def _histogram_svg(entry: "Entry") -> str:
         f'<text x="{_WIDTH}" y="{_HEIGHT + 14}" text-anchor="end">{high:.3g}</text>'
     )
     return (
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT + 18}" width="{_WIDTH}" role="img" aria-label="distribution of the weights" '
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT + 18}" width="{_WIDTH}" role="img" '
+        'aria-label="distribution of the weights" '
         f'style="display:block;margin:.5em 0;font:11px sans-serif"><g fill="#4477aa">{bars}</g>'
         f'<g fill="currentColor">{labels}</g></svg>'
     )

@@ -16,9 +16,10 @@ _QUANTISED_ROLES = ("codes", "scales")
 class Summary:
     """Figures over all tensors of a table `scan`.
 
-    `parameters` counts floating entries that are no codes or scales of a quantised tensor. `entropy` is the mean Shannon
-    entropy of a weight in bits over the tensors of 16 bits or fewer (None without any); `exponent_saving` is the share of
-    the floating tensors' bytes that storing exponents at their entropy, signs and mantissas as they are, would save.
+    `parameters` counts floating entries that are no codes or scales of a quantised tensor. `entropy` is the mean
+    Shannon entropy of a weight in bits over the tensors of 16 bits or fewer (None without any); `exponent_saving` is
+    the share of the floating tensors' bytes that storing exponents at their entropy, signs and mantissas as they are,
+    would save.
     """
 
     tensors: int
@@ -63,7 +64,7 @@ def _mean_entropy(weights: "pd.DataFrame") -> float | None:
 
 
 def _exponent_saving(weights: "pd.DataFrame") -> float | None:
-    """(exponent bits - their entropy) over all bits, weighted by entries; float64 is counted as float32, so left out."""
+    """(exponent bits - their entropy) over all bits, weighted by entries; float64, counted as float32, is left out."""
     counted = weights[weights["exponent_entropy"].notna() & (weights["dtype"] != "F64")]
     if counted.empty:
         return None

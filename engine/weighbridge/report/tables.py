@@ -26,7 +26,7 @@ Row = Mapping[str, Any]
 
 
 class TableWriter:
-    """Collects rows from any thread and writes a part when there are 256 of them, or they are large, or 30 seconds have passed."""
+    """Collects rows from any thread; writes a part of 256 of them, or of fewer large ones, or after 30 seconds."""
 
     def __init__(self, folder: Path, columns: Sequence[Column]) -> None:
         self._folder = folder
