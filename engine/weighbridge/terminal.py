@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -41,7 +41,7 @@ _PICTURED = (
 def print_report(console: Console, report: "Report", *, sort: str = "nbytes", limit: int = _ROWS) -> None:
     """The summary, the table of tensors and the failures of a report."""
     rows = report.table("scan")
-    console.print(summary_panel(report, summarize(rows)))
+    console.print(summary_panel(report, summarize(rows)), end="\n\n")
     console.print(tensor_table(report, sorted_rows(rows, sort), limit))
     failed = rows[rows["status"] != "done"]
     for name, reason in zip(failed["name"].head(limit), failed["reason"].head(limit), strict=True):
@@ -119,16 +119,16 @@ def findings_table(found: list["Finding"]) -> RenderableType:
     """Findings, worst first, each with its evidence."""
     if not found:
         return Text("no findings", style="green")
-    lines = []
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column()
     for finding in found:
         count = f"{len(finding.rows):,} tensor{'s' if len(finding.rows) > 1 else ''}"
-        head = Text.assemble(
-            (f"{finding.severity:8}", _COLOURS[finding.severity]),
-            (f"{finding.check:18}", "bold"),
-            f"{finding.summary} ({count})",
-        )
-        lines += [head, Text(f"{'':26}{finding.evidence}", style="dim")]
-    return Group(*lines)
+        evidence = Text(finding.evidence, style="dim")
+        what = Text.assemble(f"{finding.summary} ({count})\n", evidence)
+        table.add_row(Text(finding.severity, style=_COLOURS[finding.severity]), finding.check, what)
+    return table
 
 
 def plan_text(plan: "Plan") -> str:

@@ -145,7 +145,11 @@ def exponent_entropy(bins: IntArray, counts: IntArray, format_name: str) -> floa
 
 @lru_cache(maxsize=64)
 def finite_table(format_name: str, exponent: int) -> npt.NDArray[np.float32]:
-    """The format's values times 2^-exponent in float32, NaN and ±Inf as 0: the table of `finite_tile.decoded_tile`."""
+    """The format's values times 2^-exponent in float32, NaN and ±Inf as 0: the table of `finite_tile.decoded_tile`.
+
+    Patterns that so leave float32's range, which no tile of that exponent holds, become ±inf.
+    """
     values = formats.values(format_name)
     table = np.where(np.isfinite(values), values, 0.0) * 2.0**-exponent
-    return table.astype(np.float32)
+    with np.errstate(over="ignore"):
+        return table.astype(np.float32)

@@ -171,18 +171,20 @@ def _dead(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
     hits = weights[(dead.sum(axis=1) > 0) & (weights["zeros"] < weights["count"])]
     for row in _records(hits):
         shape = "×".join(map(str, row["shape"]))
-        yield (
-            row["name"],
-            f"{row['dead_rows'] or 0:,} rows and {row['dead_cols'] or 0:,} columns of {shape} are all 0",
-        )
+        yield row["name"], f"{_channels(row['dead_rows'], row['dead_cols'])} of {shape} are all 0"
+
+
+def _channels(rows: int | None, cols: int | None) -> str:
+    counts = [f"{n:,} {side}{'s' if n > 1 else ''}" for n, side in ((rows or 0, "row"), (cols or 0, "column")) if n]
+    return " and ".join(counts)
 
 
 def _outlier_channels(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
     weights = _weights(rows)
     outliers = weights[["outlier_rows", "outlier_cols"]].fillna(0).astype(int)
     for row in _records(weights[outliers.sum(axis=1) > 0]):
-        counts = f"{row['outlier_rows'] or 0:,} rows and {row['outlier_cols'] or 0:,} columns"
-        yield row["name"], f"{counts} have more than 6 times the median norm"
+        channels = _channels(row["outlier_rows"], row["outlier_cols"])
+        yield row["name"], f"{channels} beyond 6 times the median norm"
 
 
 def _outlier_tensors(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:

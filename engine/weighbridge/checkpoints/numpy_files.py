@@ -58,9 +58,15 @@ class NumpyTensor(Tensor):
         if self.header.fortran and len(self.shape) > 1:
             buffer[:] = self._in_c_order()[offset : offset + len(buffer)].data
             return
-        self.reader.read_into(buffer, offset)
-        if not self.header.stored.isnative:
-            np.frombuffer(buffer, self.header.stored).byteswap(inplace=True)
+        if self.header.stored.isnative:
+            self.reader.read_into(buffer, offset)
+            return
+        item = self.header.stored.itemsize
+        first, last = offset // item * item, -(-(offset + len(buffer)) // item) * item
+        whole = bytearray(last - first)
+        self.reader.read_into(memoryview(whole), first)
+        native = np.frombuffer(whole, self.header.stored).astype(self.dtype.array).view(np.uint8)
+        buffer[:] = native[offset - first :][: len(buffer)].data
 
     def _in_c_order(self) -> np.ndarray:
         """All bytes of a Fortran-ordered array, turned to row-major order and kept."""

@@ -38,7 +38,8 @@ class ArrayTensor(Tensor):
         try:
             host = np.asarray(self.array)
         except (RuntimeError, TypeError, ValueError) as error:  # deleted, donated, or on another host
-            raise ReadFailed(f"{self.file}: array {self.name!r} cannot be read: {str(error).partition(chr(10))[0]}") from error
+            reason = str(error).partition("\n")[0]
+            raise ReadFailed(f"{self.file}: array {self.name!r} cannot be read: {reason}") from error
         if host.dtype.hasobject:
             raise ReadFailed(f"{self.file}: array {self.name!r} has a shape but no values; expected an array")
         return host
@@ -83,7 +84,7 @@ def _is_registered(source: Any) -> bool:
         return False
     import jax
 
-    return source is not None and not jax.tree_util.all_leaves([source]) or _is_nnx(source)
+    return (source is not None and not jax.tree_util.all_leaves([source])) or _is_nnx(source)
 
 
 def _is_nnx(source: Any) -> bool:

@@ -117,7 +117,7 @@ def refuses(judge: Callable[..., None]) -> Callable[..., None]:
 def read_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of all reads of files from now on, by position or as a stream."""
     sizes: list[int] = []
-    preadv = os.preadv
+    preadv, opened = os.preadv, io.open
 
     def counted(*args: Any) -> int:
         sizes.append(preadv(*args))
@@ -130,5 +130,9 @@ def read_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             return got
 
     monkeypatch.setattr(os, "preadv", counted)
-    monkeypatch.setattr(io, "open", lambda path, mode: io.BufferedReader(CountedFile(path, mode)))
+
+    def opened_counted(path: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        return io.BufferedReader(CountedFile(path)) if mode == "rb" else opened(path, mode, *args, **kwargs)
+
+    monkeypatch.setattr(io, "open", opened_counted)
     return sizes

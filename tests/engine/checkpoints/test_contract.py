@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections import namedtuple
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 import weighbridge
 from weighbridge import BadArgument, Checkpoint, ReadFailed, SourceNotFound, Tensor, TensorNotFound, WeighbridgeError
@@ -22,7 +26,7 @@ def noise(shape: tuple[int, ...], dtype: Any, seed: int = 0) -> np.ndarray:
     """Random bits, so that NaN, infinities and subnormals are among the values."""
     dtype = np.dtype(dtype)
     rng = np.random.default_rng(seed)
-    if dtype == bool:
+    if dtype.kind == "b":
         return rng.integers(0, 2, shape).astype(bool)
     return np.frombuffer(rng.bytes(int(np.prod(shape)) * dtype.itemsize), dtype).reshape(shape)
 
@@ -136,7 +140,8 @@ class CheckpointContract:
         def read_all(seed: int) -> None:
             for name in np.random.default_rng(seed).permutation(list(originals) * 3).tolist():
                 same(checkpoint[name].read(), originals[name])
-                same(checkpoint[name].read((slice(1, None),) * originals[name].ndim), originals[name][(at[1:],) * originals[name].ndim])
+                inner = (slice(1, None),) * originals[name].ndim
+                same(checkpoint[name].read(inner), originals[name][inner])
 
         with ThreadPoolExecutor(8) as threads:
             for done in [threads.submit(read_all, seed) for seed in range(8)]:
@@ -184,9 +189,6 @@ class FileContract(CheckpointContract):
         checkpoint = weighbridge.open(path)
         repr(checkpoint), checkpoint.header_hash, [repr(tensor) for tensor in checkpoint.values()]
         assert 0 < sum(read_sizes) < 100_000
-        read_sizes.clear()
-        same(checkpoint["weights"].read(at[5:11]), fat["weights"][5:11])
-        assert 0 < sum(read_sizes) < 100_000
 
     def test_a_path_may_be_text(self, source: Path, originals: Arrays) -> None:
         assert list(weighbridge.open(str(source))) == list(originals)
@@ -196,7 +198,7 @@ class FileContract(CheckpointContract):
         path = store({"weights": original})
         checkpoint = weighbridge.open(path)
         tensor = checkpoint["weights"]
-        file = path if path.is_file() and path.suffix != ".json" else (path.parent if path.is_file() else path) / tensor.file
+        file = (path if path.is_dir() else path.parent) / tensor.file
         with file.open("r+b") as opened:
             opened.truncate(file.stat().st_size // 2)
         with pytest.raises(ReadFailed) as caught:
@@ -205,7 +207,18 @@ class FileContract(CheckpointContract):
         assert file.name in str(caught.value)
 
 
-class TestSafetensorsFile(FileContract):
+class RangedFileContract(FileContract):
+    """A format whose entries lie plain in the file."""
+
+    def test_a_slice_reads_no_more(self, store: Callable[[Arrays], Path], read_sizes: list[int]) -> None:
+        fat = noise((1 << 10, 1 << 10), np.uint8)
+        checkpoint = weighbridge.open(store({"weights": fat}))
+        read_sizes.clear()
+        same(checkpoint["weights"].read(at[5:11, ::7]), fat[5:11, ::7])
+        assert read_sizes == [6 << 10]
+
+
+class TestSafetensorsFile(RangedFileContract):
     @pytest.fixture
     def originals(self) -> Arrays:
         return PLAIN | WIDE | NARROW
@@ -230,7 +243,7 @@ class TestSafetensorsFile(FileContract):
         assert checkpoint.name == "net"
 
 
-class TestSafetensorsFolder(FileContract):
+class TestSafetensorsFolder(RangedFileContract):
     @pytest.fixture
     def originals(self) -> Arrays:
         return PLAIN | WIDE | NARROW
@@ -249,7 +262,7 @@ class TestSafetensorsFolder(FileContract):
         return stored
 
 
-class TestShardedIndex(FileContract):
+class TestShardedIndex(RangedFileContract):
     """Shards listed in the order of their names, though the index lists them otherwise."""
 
     @pytest.fixture
@@ -267,9 +280,7 @@ class TestShardedIndex(FileContract):
         def stored(arrays: Arrays) -> Path:
             names = list(arrays)
             third = max(len(names) // 3, 1)
-            shards = {
-                f"part/model-{i // third}.safetensors": names[i : i + third] for i in range(0, len(names), third)
-            }
+            shards = {f"part/model-{i // third}.safetensors": names[i : i + third] for i in range(0, len(names), third)}
             for file, part in shards.items():
                 write(f"net/{file}", pack_arrays({name: arrays[name] for name in part}))
             weight_map = {name: file for file, part in reversed(shards.items()) for name in part}
@@ -303,7 +314,7 @@ NPY = {
 }
 
 
-class TestNpy(FileContract):
+class TestNpy(RangedFileContract):
     @pytest.fixture(params=NPY, ids=lambda kind: kind.replace(" ", "_"))
     def array(self, request: pytest.FixtureRequest) -> np.ndarray:
         return NPY[request.param]
@@ -355,7 +366,7 @@ class NpzContract(FileContract):
         assert list(weighbridge.open(source.parent)) == list(originals)
 
 
-class TestNpzStored(NpzContract):
+class TestNpzStored(NpzContract, RangedFileContract):
     save = staticmethod(np.savez)
 
 
@@ -395,10 +406,6 @@ class TreeContract(CheckpointContract):
 class TestDict(TreeContract):
     @pytest.fixture
     def originals(self) -> Arrays:
-        return PLAIN | WIDE | NARROW
-
-    @pytest.fixture
-    def originals(self) -> Arrays:
         return dict(sorted((PLAIN | WIDE | NARROW).items()))
 
     @pytest.fixture
@@ -428,7 +435,9 @@ class TestStridedAndForeignArrays(TreeContract):
 
     @pytest.fixture
     def originals(self, source: Any) -> Arrays:
-        return {name: np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="))) for name, array in source.items()}
+        return {
+            name: np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="))) for name, array in source.items()
+        }
 
 
 Pair = namedtuple("Pair", ["weight", "bias"])
@@ -647,11 +656,20 @@ class TestPaths:
         assert weighbridge.open(folder / "model.safetensors").name == "maker_net"
 
 
+@given(data=st.data(), array=hnp.arrays(np.int16, hnp.array_shapes(min_dims=0, min_side=0, max_side=7)))
+def test_any_slices_are_as_numpys(data: st.DataObject, array: np.ndarray) -> None:
+    index = data.draw(hnp.basic_indices(array.shape, allow_ellipsis=False, min_dims=0))
+    same(weighbridge.open({"x": array})["x"].read(index), array[index])
+
+
 def test_many_empty_rows_take_no_time(write: Callable[..., Path], pack: Callable[..., bytes]) -> None:
-    """A tensor without entries may still claim a long first axis."""
-    path = write("net.safetensors", pack({"x": {"dtype": "U8", "shape": [1 << 40, 0], "data_offsets": [0, 0]}}))
-    assert weighbridge.open(path)["x"].read().shape == (1 << 40, 0)
-    assert weighbridge.open(path)["x"].read(at[::-2]).shape == (1 << 39, 0)
+    """A tensor without entries may claim a first axis that is never walked along."""
+    path = write("net.safetensors", pack({"x": {"dtype": "U8", "shape": [1 << 27, 0], "data_offsets": [0, 0]}}))
+    tensor = weighbridge.open(path)["x"]
+    began = time.perf_counter()
+    assert tensor.read().shape == (1 << 27, 0)
+    assert tensor.read(at[::-2]).shape == (1 << 26, 0)
+    assert time.perf_counter() - began < 1
 
 
 class Recorded(Tensor):
