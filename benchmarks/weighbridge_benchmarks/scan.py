@@ -1,4 +1,4 @@
-"""How fast a scan is against the machine's own read bandwidth and against NumPy, on real weights tiled.
+"""How fast a whole scan is against the machine's own read bandwidth and against NumPy, on real weights tiled.
 
     python -m weighbridge_benchmarks.scan --gib 4 --json results.json
 
@@ -8,95 +8,60 @@ Every figure stands beside the ceiling of the same run: two threads reading memo
 import argparse
 import json
 import os
-import platform
 import tempfile
-import threading
-import time
-from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
+from blake3 import blake3
 from safetensors.numpy import save_file
 
 import weighbridge
-from weighbridge import demo, stream
-from weighbridge.analyses.scan_state import TensorState, summarize
+from weighbridge import stream
+from weighbridge.analyses.scan_state import SpanSummary, TensorState, summarize
+from weighbridge.checkpoints.protocol import Tensor
+from weighbridge.errors import WeighbridgeError
 from weighbridge.matrix import matrix_view
-from weighbridge.report.schema import QUANTILES
+from weighbridge_benchmarks.cases import QUANTILES
+from weighbridge_benchmarks.ceilings import best, host_read
+from weighbridge_benchmarks.suite import machine
+from weighbridge_benchmarks.weights import real_weights
 from weighbridge_kernels import variants
 
 COLS = 4096
-TRIES = 5
-
-
-def real_weights(count: int, dtype: Any) -> np.ndarray:
-    """`count` weights of the sentence encoder MiniLM, or of the digits network where that is missing, tiled."""
-    try:
-        path = demo.locate("minilm")
-    except weighbridge.SourceNotFound:
-        path = demo.locate("digits")
-    tensors = [
-        t.read().reshape(-1) for t in weighbridge.open(path).values() if t.dtype.kind == "float" and t.count > 1000
-    ]
-    pool = np.concatenate(tensors).astype(dtype)
-    return np.resize(pool, count)
-
-
-def best(work: Callable[[], Any], tries: int = TRIES) -> float:
-    """Least wall time of several tries, in seconds."""
-    times = []
-    for _ in range(tries):
-        began = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - began)
-    return min(times)
-
-
-def read_bandwidth(nbytes: int = 1 << 30) -> float:
-    """Bytes a second that two threads read from memory: each takes the maximum of half an array."""
-    words = np.ones(nbytes // 8, np.uint64)
-    halves = np.array_split(words, 2)
-
-    def read() -> None:
-        threads = [threading.Thread(target=half.max) for half in halves]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-
-    return nbytes / best(read)
 
 
 def numpy_statistics(x: np.ndarray) -> None:
     """What the comparison asks of NumPy: mean, std, min, max, eleven quantiles, a 2,048-bin histogram of float32."""
     x.mean(), x.std(), x.min(), x.max()
-    np.quantile(x, list(QUANTILES.values()))
+    np.quantile(x, QUANTILES)
     np.histogram(x, bins=2048)
 
 
-class _Columns(stream.Fold[Any]):
+class _Columns(stream.Fold[SpanSummary]):
     """Everything a scan computes of one tensor but the report."""
 
-    def __init__(self, tensor: Any) -> None:
-        self.view = matrix_view(tensor.name, tensor.shape, "mlp_up")
-        self.state = TensorState(tensor, self.view)
-        self.hasher = __import__("blake3").blake3()
-        self.variant = variants.host()
+    def __init__(self, tensor: Tensor) -> None:
+        self._view = matrix_view(tensor.name, tensor.shape, "mlp_up")
+        self._state = TensorState(tensor, self._view)
+        self._hasher = blake3()
+        self._variant = variants.select("cpu")
 
-    def summarize(self, piece: stream.Piece, packed: np.ndarray) -> Any:
-        return summarize(piece, packed, self.view, self.variant)
+    def summarize(self, piece: stream.Piece, packed: stream.Bytes) -> SpanSummary:
+        return summarize(piece, packed, self._view, self._variant)
 
-    def absorb(self, piece: stream.Piece, packed: np.ndarray, state: Any) -> None:
-        self.hasher.update(packed)
-        self.state.merge(state)
+    def absorb(self, piece: stream.Piece, packed: stream.Bytes, state: SpanSummary) -> None:
+        self._hasher.update(packed)
+        self._state.merge(state)
+
+    def fail(self, tensor: Tensor, error: WeighbridgeError) -> None:
+        raise error
 
 
 def columns_rate(weights: np.ndarray, workers: int) -> float:
     """Bytes a second of all columns of one tensor in memory, the copy into the stream's buffers included."""
-    tensor = weighbridge.open({"weight": weights.reshape(-1, COLS)})["weight"]
+    tensor = weighbridge.open({"weight": weights})["weight"]
 
     def once() -> None:
         plan = list(stream.spans([stream.pieces(tensor, COLS)]))
@@ -108,12 +73,12 @@ def columns_rate(weights: np.ndarray, workers: int) -> float:
 
 def checkpoint_rate(folder: Path, gib: float) -> dict[str, float]:
     """Bytes a second of `scan` over a sharded bfloat16 checkpoint in the page cache, start-up aside."""
-    shards = 4
-    rows = int(gib * 2**30 / 2 / shards / 8 / COLS)
+    shards, tensors = 4, 8
+    rows = int(gib * 2**30 / 2 / shards / tensors / COLS)
+    block = real_weights((rows, COLS), ml_dtypes.bfloat16)
     weight_map = {}
     for shard in range(shards):
-        block = real_weights(rows * COLS, ml_dtypes.bfloat16).reshape(rows, COLS)
-        names = [f"model.layers.{shard * 8 + i}.mlp.up_proj.weight" for i in range(8)]
+        names = [f"model.layers.{shard * tensors + i}.mlp.up_proj.weight" for i in range(tensors)]
         file = f"model-{shard + 1:05d}-of-{shards:05d}.safetensors"
         save_file({name: np.roll(block, i, axis=0) for i, name in enumerate(names)}, folder / file)
         weight_map |= dict.fromkeys(names, file)
@@ -134,41 +99,28 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where the figures go")
     given = parser.parse_args()
     workers = os.cpu_count() or 1
-    ceiling = read_bandwidth()
-    sample = real_weights(1 << 24, np.float32)
+    ceiling = host_read(2)
+    sample = real_weights((1 << 24,), np.float32)
     baseline = best(lambda: numpy_statistics(sample), 2) / sample.size
     figures: dict[str, Any] = {
-        "machine": {"processor": _processor(), "cores": workers, "python": platform.python_version()},
-        "versions": {name: version(name) for name in ("weighbridge", "numpy", "numba", "blake3")},
-        "read_bandwidth": ceiling,
+        "machine": machine(),
+        "host_read": ceiling,
         "numpy_seconds_per_entry": baseline,
     }
     for name, dtype in (("bfloat16", ml_dtypes.bfloat16), ("float32", np.float32)):
-        weights = real_weights(given.entries, dtype)
+        weights = real_weights((given.entries // COLS, COLS), dtype)
         rate = columns_rate(weights, workers)
-        figures[name] = {
-            "rate": rate,
-            "share_of_bandwidth": rate / ceiling,
-            "times_numpy": baseline * rate / weights.itemsize,
-        }
+        times_numpy = baseline * rate / weights.itemsize
+        figures[name] = {"rate": rate, "share_of_read": rate / ceiling, "times_numpy": times_numpy}
         del weights
     if given.gib:
         with tempfile.TemporaryDirectory() as folder:
             found = checkpoint_rate(Path(folder), given.gib)
-            figures["checkpoint"] = found | {"share_of_bandwidth": found["rate"] / ceiling}
+            figures["checkpoint"] = found | {"share_of_read": found["rate"] / ceiling}
     text = json.dumps(figures, indent=1)
     print(text)
     if given.json:
-        given.json.write_text(text + "\n")
-
-
-def _processor() -> str:
-    """The processor's name as Linux tells it, or what Python knows."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
+        given.json.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

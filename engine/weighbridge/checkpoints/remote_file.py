@@ -1,0 +1,135 @@
+"""Reading ranges of a remote file through fsspec: bounded, retried, and never the whole file for a part of it."""
+
+import random
+import threading
+import time
+from typing import Any
+
+from blake3 import blake3
+
+from weighbridge.errors import BadArgument, ReadFailed, SourceNotFound
+
+CONCURRENCY = 8
+"""Ranges on their way at a time."""
+ATTEMPTS = 6
+BACKOFF = 0.2
+"""Seconds before the second attempt; doubled for each further one, with as much again at random."""
+STALL = 30.0
+"""Seconds without a byte after which a request is given up and made again."""
+
+_RANGELESS = "does not serve ranges of files; download the checkpoint and scan it locally"
+
+
+class RemoteFile:
+    """A file of an fsspec filesystem, with the interface of `LocalFile`."""
+
+    def __init__(self, filesystem: Any, path: str, name: str) -> None:
+        self.name = name
+        self.path = path
+        self._filesystem = filesystem
+        self._per_thread = threading.local()
+        info = _attempt(lambda: filesystem.info(path), name)
+        if info.get("type") == "directory":
+            raise SourceNotFound(f"{name}: is a folder, expected a file")
+        if not isinstance(info.get("size"), int):
+            raise BadArgument(f"{name}: the server does not tell its size; download the file and scan it locally")
+        if info.get("partial") is False:
+            raise BadArgument(f"{name}: the server {_RANGELESS}")
+        self.size: int = info["size"]
+        self.modified_ns = _identity(info)
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        """Fills `buffer` from byte `offset` on; what came before a fault is kept and only the rest asked for again.
+
+        Raises `ReadFailed` when the attempts are used up, `BadArgument` where the server does not serve ranges.
+        """
+        filled = 0
+        attempt = 0
+        while filled < len(buffer):
+            start = offset + filled
+            got = _attempt(lambda start=start: self._fetch(start, offset + len(buffer)), self.name)  # type: ignore[misc]
+            attempt = attempt + 1 if not got else 0
+            if attempt == ATTEMPTS:
+                raise ReadFailed(f"{self.name}: ends at byte {start:,}, expected {self.size:,} bytes; it changed, scan anew")
+            taken = min(len(got), len(buffer) - filled)
+            buffer[filled : filled + taken] = got[:taken]
+            filled += taken
+
+    def read(self, offset: int, size: int) -> bytes:
+        buffer = bytearray(size)
+        self.read_into(memoryview(buffer), offset)
+        return bytes(buffer)
+
+    def _fetch(self, start: int, end: int) -> bytes:
+        if not _is_http(self._filesystem):
+            return bytes(self._filesystem.cat_file(self.path, start=start, end=end))
+        if not hasattr(self._per_thread, "file"):
+            self._per_thread.file = self._filesystem.open(self.path, cache_type="none", size=self.size)
+        file = self._per_thread.file
+        file.seek(start)
+        return bytes(file.read(end - start))
+
+
+def filesystem_of(url: str) -> tuple[Any, str]:
+    """The filesystem and the path in it that a URL names.
+
+    Raises `BadArgument` where fsspec, or the package that serves the URL's scheme, is missing.
+    """
+    try:
+        import fsspec
+        from fsspec.core import url_to_fs
+    except ImportError as error:
+        raise BadArgument(f"{url}: remote sources need fsspec; pip install 'weighbridge[remote]'") from error
+    options: dict[str, Any] = {}
+    if url.startswith(("http://", "https://")):
+        try:
+            import aiohttp
+        except ImportError as error:
+            raise BadArgument(f"{url}: http needs aiohttp; pip install 'weighbridge[remote]'") from error
+        options = {"client_kwargs": {"timeout": aiohttp.ClientTimeout(total=None, sock_connect=STALL, sock_read=STALL)}}
+    try:
+        filesystem, path = url_to_fs(url, **options)
+    except (ImportError, ValueError) as error:
+        known = ", ".join(sorted({"http", "https", "hf", "s3", "gs"} & set(fsspec.available_protocols())))
+        raise BadArgument(f"{url}: {_line(error)}; expected a path or one of {known}") from error
+    return filesystem, str(path)
+
+
+def _attempt(work: Any, name: str) -> Any:
+    """The result of `work`, tried again with growing pauses where the fault may pass."""
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(BACKOFF * 2 ** (attempt - 1) * (1 + random.random()))
+        try:
+            return work()
+        except FileNotFoundError as error:
+            raise SourceNotFound(f"{name}: there is no such file; check the address") from error
+        except PermissionError as error:
+            raise SourceNotFound(f"{name}: access is refused; log in or check the address") from error
+        except ValueError as error:
+            if "range" in str(error):
+                raise BadArgument(f"{name}: the server {_RANGELESS}") from error
+            last: Exception = error
+        except Exception as error:  # the filesystems' clients each have errors of their own
+            if getattr(error, "status", 500) in (400, 401, 403, 404, 410):
+                raise SourceNotFound(f"{name}: the server answers {_line(error)}; check the address") from error
+            last = error
+    raise ReadFailed(f"{name}: {ATTEMPTS} attempts failed, the last with {_line(last)}; try again later with --resume")
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__
+
+
+def _is_http(filesystem: Any) -> bool:
+    protocol = filesystem.protocol
+    return "http" in ((protocol,) if isinstance(protocol, str) else protocol)
+
+
+def _identity(info: dict[str, Any]) -> int | None:
+    """What tells one version of a file from another, as a number: its ETag, checksum or time of change."""
+    for key in ("ETag", "etag", "Content-MD5", "oid", "blob_id", "md5Hash", "Last-Modified", "LastModified", "mtime", "created"):
+        if info.get(key) is not None:
+            return int.from_bytes(blake3(str(info[key]).encode()).digest(7), "little")
+    return None
