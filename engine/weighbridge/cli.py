@@ -87,7 +87,9 @@ def _command(function: Command) -> Command:
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:
         try:
-            return function(*args, **kwargs)
+            result = function(*args, **kwargs)
+            sys.stdout.flush()
+            return result
         except KeyboardInterrupt:
             _say("interrupted; finished parts are kept, go on with --resume")
             raise typer.Exit(INTERRUPTED) from None
@@ -105,7 +107,9 @@ def _command(function: Command) -> Command:
 
 
 def _say(message: str) -> None:
-    print("weighbridge: " + " ".join(message.split()), file=sys.stderr)
+    from weighbridge.terminal import printable
+
+    print("weighbridge: " + printable(" ".join(message.split())), file=sys.stderr)
 
 
 @_command
@@ -270,11 +274,11 @@ def _show(report: "Report", *, json: bool, sort: str, limit: int) -> None:
 
 
 def _console(*, stderr: bool = False) -> "Console":
-    """A console as wide as the terminal; 200 columns where there is none, so that a piped table keeps its lines."""
-    from rich.console import Console
+    """A console as wide as the terminal; without bound where there is none, so that a piped table keeps its lines."""
+    from weighbridge.terminal import PlainConsole
 
     stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, width=None if stream.isatty() else 200, highlight=False)
+    return PlainConsole(stderr=stderr, width=None if stream.isatty() else 1 << 16, highlight=False)
 
 
 _UNITS = {

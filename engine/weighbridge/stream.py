@@ -49,9 +49,10 @@ def pieces(tensor: Tensor, cols: int, entries: int = PIECE_ENTRIES) -> list[Piec
     """Cuts a tensor of rows of `cols` entries: whole rows as long as one fits into `entries`, else parts of a row.
 
     Rows go by eights where entries are narrower than a byte, parts of a row by multiples of 4,096, so every piece
-    begins at a byte and no block of a quantiser is cut. A tensor without entries is one empty piece.
+    begins at a byte and no block of a quantiser is cut; a row that does not end at a byte is never cut. A tensor
+    without entries is one empty piece.
     """
-    if cols <= entries:
+    if cols <= entries or cols * tensor.dtype.bits % 8:
         rows = entries // max(cols, 1)
         step = max(rows // 8 * 8, 8) * cols if tensor.dtype.bits < 8 else rows * cols
         cuts = range(0, tensor.count, max(step, 1))
@@ -110,6 +111,8 @@ class _Turn(Generic[State]):
     following: int = 0
     busy: bool = False
     failed: bool = False
+    error: WeighbridgeError | None = None
+    """To be told by the thread that is busy, when it is done."""
     waiting: dict[int, tuple[Piece, Bytes, State, "_Lease"]] = field(default_factory=dict)
 
 
@@ -270,7 +273,7 @@ class _Run(Generic[State]):
             if turn.busy:
                 return
             turn.busy = True
-        while (following := self._next(turn)) is not None:
+        while (following := self._next(piece.tensor, turn)) is not None:
             piece, packed, state, lease = following
             self._fold.absorb(piece, packed, state)
             self._advanced(piece.nbytes)
@@ -279,21 +282,26 @@ class _Run(Generic[State]):
                 with self._lock:
                     del self._turns[id(piece.tensor)]
 
-    def _next(self, turn: _Turn[State]) -> tuple[Piece, Bytes, State, _Lease] | None:
+    def _next(self, tensor: Tensor, turn: _Turn[State]) -> tuple[Piece, Bytes, State, _Lease] | None:
         with self._lock:
             following = turn.waiting.pop(turn.following, None)
-            if following is None:
-                turn.busy = False
-            else:
+            if following is not None:
                 turn.following += 1
-            return following
+                return following
+            turn.busy = False
+            error = turn.error
+        if error is not None:
+            self._fold.fail(tensor, error)
+        return None
 
     def _fail(self, tensor: Tensor, error: WeighbridgeError) -> None:
         turn = self._turn(tensor)
         with self._lock:
-            first, turn.failed = not turn.failed, True
             for *_, lease in turn.waiting.values():
                 lease.release()
             turn.waiting.clear()
-        if first:
+            told, turn.failed = turn.failed, True
+            if turn.busy and not told:
+                turn.error, told = error, True
+        if not told:
             self._fold.fail(tensor, error)

@@ -38,14 +38,21 @@ _PICTURED = (
 )
 
 
+class PlainConsole(Console):
+    """A console that leaves a closed pipe to the caller; rich would exit with 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def print_report(console: Console, report: "Report", *, sort: str = "nbytes", limit: int = _ROWS) -> None:
     """The summary, the table of tensors and the failures of a report."""
     rows = report.table("scan")
     console.print(summary_panel(report, summarize(rows)), end="\n\n")
-    console.print(tensor_table(report, sorted_rows(rows, sort), limit))
+    console.print(tensor_table(report, ordered, limit))
     failed = rows[rows["status"] != "done"]
-    for name, reason in zip(failed["name"].head(limit), failed["reason"].head(limit), strict=True):
-        console.print(f"[red]failed[/red] {escape(str(name))}: {escape(str(reason))}", soft_wrap=True)
+    for name, reason in zip(failed["name"], failed["reason"], strict=True):
+        console.print(f"[red]failed[/red] {escape(printable(name))}: {escape(printable(reason))}", soft_wrap=True)
 
 
 def sorted_rows(rows: "pd.DataFrame", column: str) -> "pd.DataFrame":
@@ -64,8 +71,8 @@ def summary_panel(report: "Report", summary: Summary) -> RenderableType:
     analysis = manifest.analyses["scan"]
     state = "" if report.complete else "  [yellow](incomplete)[/yellow]"
     lines = [
-        f"[bold]{escape(manifest.source)}[/bold]  {summary.tensors:,} tensors, {summary.parameters:,} parameters, "
-        f"{size(summary.nbytes)}{state}",
+        f"[bold]{escape(printable(manifest.source))}[/bold]  {summary.tensors:,} tensors, "
+        f"{summary.parameters:,} parameters, {size(summary.nbytes)}{state}",
         "stored as  " + ("  ".join(f"{name} {size(n)}" for name, n in summary.bytes_by_dtype.items()) or "nothing"),
     ]
     if summary.quantised:
@@ -78,7 +85,9 @@ def summary_panel(report: "Report", summary: Summary) -> RenderableType:
     lines.append(f"finite     [{colour}]{summary.nan:,} NaN, {summary.inf:,} Inf[/{colour}]")
     if summary.failed:
         lines.append(f"[red]failed     {summary.failed:,} tensors, listed below[/red]")
-    lines.append(f"[dim]report     {escape(str(report.folder))}  ({analysis.variant}, {analysis.seconds:.1f} s)[/dim]")
+    lines.append(
+        f"[dim]report     {escape(printable(report.folder))}  ({analysis.variant}, {analysis.seconds:.1f} s)[/dim]"
+    )
     return Text.from_markup("\n".join(lines))
 
 
@@ -93,12 +102,13 @@ def tensor_table(report: "Report", rows: "pd.DataFrame", limit: int) -> Table:
     table.add_column("distribution", no_wrap=True)
     pictures = _pictures(report, list(shown["name"]))
     for row in shown.to_dict("records"):
-        name = Text(str(row["name"]), style="red" if row["status"] != "done" else "")
+        name = Text(printable(row["name"]), style="red" if row["status"] != "done" else "")
+        dtype = "" if row["dtype"] is None or row["dtype"] != row["dtype"] else str(row["dtype"])
         table.add_row(
             name,
             str(row["role"]),
-            str(row["dtype"] or ""),
-            "×".join(str(side) for side in row["shape"]) or "scalar",
+            dtype,
+            "×".join(str(side) for side in row["shape"]) or ("scalar" if dtype else ""),
             size(row["nbytes"]),
             _number(row["mean"]),
             _number(row["std"]),
@@ -125,7 +135,7 @@ def findings_table(found: list["Finding"]) -> RenderableType:
     table.add_column()
     for finding in found:
         count = f"{len(finding.rows):,} tensor{'s' if len(finding.rows) > 1 else ''}"
-        evidence = Text(finding.evidence, style="dim")
+        evidence = Text(printable(finding.evidence), style="dim")
         what = Text.assemble(f"{finding.summary} ({count})\n", evidence)
         table.add_row(Text(finding.severity, style=_COLOURS[finding.severity]), finding.check, what)
     return table
@@ -144,7 +154,7 @@ def plan_text(plan: "Plan") -> str:
     if plan.checkpoint.faults:
         faults = plan.checkpoint.faults
         lines.append(f"faults   {len(faults):,} tensors cannot be read; first: {faults[0].reason}")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 @contextmanager
@@ -201,6 +211,11 @@ def _progress_lines(console: Console, every: float = 10.0) -> Callable[["Progres
         )
 
     return show
+
+
+def printable(text: Any) -> str:
+    """Text out of a file, with what a terminal would obey (escape sequences, line breaks) spelt out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def size(nbytes: Any) -> str:

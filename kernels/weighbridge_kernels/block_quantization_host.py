@@ -16,9 +16,7 @@ _LEAST_FIELD = 27
 """float32's exponent field of 2^-100, the smallest block."""
 _F = np.float32
 _U = np.uintp
-# (t - l)² = t² - (2 l t - l²): the nearest level is the greatest of 16 lines, one multiply-add and one maximum each.
-_SLOPES = tuple(_F(2 * level) for level in NF4_LEVELS)
-_OFFSETS = tuple(_F(level * level) for level in np.asarray(NF4_LEVELS, np.float32).astype(np.float64))
+_LEVELS = tuple(_F(level) for level in NF4_LEVELS)
 
 
 def block_errors(
@@ -51,18 +49,23 @@ def _e2m1_error(t):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy")
-def _line(t, i):  # type: ignore[no-untyped-def]
-    return t * _SLOPES[i] - _OFFSETS[i]
+def _from_level(t, i):  # type: ignore[no-untyped-def]
+    return abs(t - _LEVELS[i])
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy")
 def _nf4_squared(t):  # type: ignore[no-untyped-def]
-    """Squared distance from the nearest level; a tree of maxima, for a chain of 15 would wait on itself."""
-    a = max(max(_line(t, 0), _line(t, 1)), max(_line(t, 2), _line(t, 3)))
-    b = max(max(_line(t, 4), _line(t, 5)), max(_line(t, 6), _F(0)))
-    c = max(max(_line(t, 8), _line(t, 9)), max(_line(t, 10), _line(t, 11)))
-    d = max(max(_line(t, 12), _line(t, 13)), max(_line(t, 14), _line(t, 15)))
-    return t * t - max(max(a, b), max(c, d))
+    """Squared distance from the nearest level; a tree of minima, for a chain of 15 would wait on itself.
+
+    1 - |t| is the distance from the outer levels. Lines 2 l t - l² would save an operation a level, but t² less the
+    greatest of them cancels: weights that lie on the levels came out below 0.
+    """
+    a = min(min(_F(1) - abs(t), _from_level(t, 1)), min(_from_level(t, 2), _from_level(t, 3)))
+    b = min(min(_from_level(t, 4), _from_level(t, 5)), min(_from_level(t, 6), abs(t)))
+    c = min(min(_from_level(t, 8), _from_level(t, 9)), min(_from_level(t, 10), _from_level(t, 11)))
+    d = min(min(_from_level(t, 12), _from_level(t, 13)), _from_level(t, 14))
+    nearest = min(min(a, b), min(c, d))
+    return nearest * nearest
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy")

@@ -168,10 +168,11 @@ class BlockErrors:
     def nvfp4_underflow(self) -> float:
         """An upper bound on the squared norm of the blocks whose scale falls below E4M3's normal range.
 
-        A 16-entry block whose greatest magnitude has exponent e holds at most 16 · 4^(e + 1).
+        A 16-entry block whose greatest magnitude has exponent e holds at most 16 · 4^(e + 1). Mantissas can put its
+        scale 15 binades below the largest where its exponent is but 14 below.
         """
         (occupied,) = np.nonzero(self.scale_exponents)
         if occupied.size == 0:
             return 0.0
-        low = occupied[occupied <= occupied[-1] - E4M3_NORMAL_BINADES]
+        low = occupied[occupied <= occupied[-1] - (E4M3_NORMAL_BINADES - 1)]
         return float(np.sum(self.scale_exponents[low] * 16.0 * np.exp2(2.0 * (low - NVFP4_EXPONENTS // 2 + 1))))

@@ -5,6 +5,7 @@ offer the same functions, which take NumPy arrays or what `put` made of them and
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -55,11 +56,11 @@ def select(device: Device = "auto") -> Variant:
     On the CPU the host forms, or the JAX forms where Numba is missing. Raises `DeviceUnavailable`.
     """
     if device == "auto":
-        device = "gpu" if _accelerator_plugin() else "cpu"
-        try:
-            return select(device)
-        except DeviceUnavailable:
-            return select("cpu")
+        accelerators: tuple[Device, ...] = ("gpu", "tpu") if _accelerator_plugin() else ()
+        for accelerator in accelerators:
+            with suppress(DeviceUnavailable):
+                return select(accelerator)
+        return select("cpu")
     if device == "cpu" and find_spec("numba") is not None:
         return host()
     return on_jax(device)

@@ -1,4 +1,7 @@
-"""What the kernel tests share: the forms a kernel comes in. They need JAX, NumPy and pytest; Numba and hypothesis add to them."""
+"""What the kernel tests share: the forms a kernel comes in, and how moments are judged.
+
+The tests need JAX, NumPy and pytest. Without Numba they leave out the host forms, without hypothesis the laws.
+"""
 
 import math
 from collections.abc import Callable, Iterator

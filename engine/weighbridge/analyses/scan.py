@@ -21,6 +21,7 @@ from weighbridge.checkpoints.protocol import Checkpoint, Fault, Tensor
 from weighbridge.errors import BadArgument, ReportError, WeighbridgeError
 from weighbridge.matrix import matrix_view
 from weighbridge.report import Report
+from weighbridge.report import manifest as manifests
 from weighbridge.report.manifest import Analysis, Manifest
 from weighbridge.report.schema import SCAN
 from weighbridge.report.tables import TableWriter, keep_rows
@@ -119,6 +120,8 @@ def run(
     progress: Callable[[Progress], None] | None = None,
 ) -> Report:
     """Carries out a plan; see `scan`."""
+    if memory < stream.MIN_MEMORY:
+        raise BadArgument(f"memory is {memory:,} bytes; expected at least {stream.MIN_MEMORY:,}")
     if prepared.finished is not None:
         return prepared.finished
     try:
@@ -165,11 +168,9 @@ def _wanted(name: str, include: Iterable[str], exclude: Iterable[str]) -> bool:
 
 def _existing(folder: Path, manifest: Manifest, if_exists: IfExists) -> tuple[Report | None, set[str]]:
     """The finished report that answers the call, or the names whose rows an interrupted run has left."""
-    if not folder.exists() or not any(folder.iterdir()):
+    if _vacant(folder) or (if_exists == "overwrite" and (folder / manifests.FILE).exists()):
         return None, set()
     old = Report(folder)
-    if if_exists == "overwrite":
-        return None, set()
     analysis = old.manifest.analyses.get(TABLE)
     same = (
         analysis is not None
@@ -188,12 +189,23 @@ def _existing(folder: Path, manifest: Manifest, if_exists: IfExists) -> tuple[Re
     return None, set(rows.loc[rows["status"] == "done", "name"])
 
 
+def _vacant(folder: Path) -> bool:
+    """Whether there is nothing here, or only what a run killed at its very start has left."""
+    try:
+        return all(path.name.startswith(f".{manifests.FILE}.") for path in folder.iterdir())
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        raise ReportError(f"{folder}: cannot be used: {error.strerror}; choose another --report") from error
+
+
 def _start(prepared: Plan, variant: Variant) -> tuple[TableWriter, Manifest]:
     """Makes the folder ready: emptied of what is not resumed, and with a manifest that says incomplete."""
     folder = prepared.folder
     table = folder / "tables" / TABLE
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _reopen(folder)
         if table.exists() and len(prepared.remaining) == len(prepared.selected):
             shutil.rmtree(table)
         keep_rows(table, "status", "done")
@@ -202,6 +214,19 @@ def _start(prepared: Plan, variant: Variant) -> tuple[TableWriter, Manifest]:
     prepared.manifest.analyses[TABLE].variant = variant.name
     prepared.manifest.save(folder)
     return TableWriter(table, SCAN), prepared.manifest
+
+
+def _reopen(folder: Path) -> None:
+    """Marks what is there as incomplete before a part of it goes, so that a run killed then leaves nothing whole."""
+    for leftover in folder.glob(f".{manifests.FILE}.*"):
+        leftover.unlink()
+    try:
+        old = Manifest.load(folder)
+    except ReportError:  # nothing there, or of another version
+        return
+    if TABLE in old.analyses:
+        old.analyses[TABLE].status = "incomplete"
+        old.save(folder)
 
 
 class _Watch:

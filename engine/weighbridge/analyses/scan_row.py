@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from weighbridge.analyses.scan_state import MAX_CHANNELS, TensorState, counting
+from weighbridge.analyses.scan_state import MAX_CHANNELS, Classes, TensorState, counting
 from weighbridge.report.schema import QUANTILES, SPARSITIES
 from weighbridge_kernels import formats
 from weighbridge_kernels.distribution import HIGH_HALF, Distribution, entropy, exponent_entropy
@@ -16,6 +16,7 @@ from weighbridge_kernels.states import AxisSums, IntArray, Moments
 Row = dict[str, Any]
 
 _OUTLIER_MEDIANS = 6
+_LARGEST_WHOLE = 2**53
 _UNDERFLOW_SHARE = 0.02
 """Share of NVFP4's squared error that blocks below E4M3's range may make uncertain: 1 % of the column."""
 
@@ -70,7 +71,7 @@ def _floats(row: Row, state: TensorState, reasons: list[str]) -> None:
         "posinf": total.classes.posinf,
         "neginf": total.classes.neginf,
         "zeros": total.classes.zeros,
-        "exponent_entropy": exponent_entropy(bins, occupied, HIGH_HALF) if moments.count else None,
+        "exponent_entropy": _exponent_entropy(bins, occupied, total.classes) if state.tensor.count else None,
         "histogram_bins": bins,
         "histogram_counts": occupied,
     }
@@ -84,10 +85,17 @@ def _floats(row: Row, state: TensorState, reasons: list[str]) -> None:
             bins, occupied, total.classes.zeros, extremes, exact=row["effective_dtype"] == "BF16"
         )
         _shares(row, distribution, moments)
-        _quantization(row, state, distribution, moments, reasons)
+        if not sum(total.beyond):
+            _quantization(row, state, distribution, moments, reasons)
     if sum(total.beyond):
         reasons.append(f"{sum(total.beyond):,} entries lie beyond float32's range; quantiles take them at its edge")
     _groups(row, state)
+
+
+def _exponent_entropy(bins: IntArray, counts: IntArray, classes: Classes) -> float:
+    """Over all words: zeros have the exponent field 0, NaN and ±Inf the last one, and no bin holds them."""
+    apart = [classes.zeros, classes.nan + classes.posinf + classes.neginf]
+    return exponent_entropy(np.append(bins, [0, 0x7F80]), np.append(counts, apart), HIGH_HALF)
 
 
 def _with_zeros(bins: IntArray, counts: IntArray, zeros: int) -> IntArray:
@@ -109,11 +117,13 @@ def _integers(row: Row, state: TensorState, reasons: list[str]) -> None:
     row["zeros"] = state.total.classes.zeros
     if sums.least is not None and sums.greatest is not None:
         row |= {
-            "min": sums.least,
-            "max": sums.greatest,
+            "min": float(sums.least),
+            "max": float(sums.greatest),
             "mean": sums.total / state.tensor.count,
-            "absmax": max(abs(sums.least), abs(sums.greatest)),
+            "absmax": float(max(abs(sums.least), abs(sums.greatest))),
         }
+        if row["absmax"] > _LARGEST_WHOLE:
+            reasons.append("min, max and absmax: rounded to float64, which holds integers to 2^53")
 
 
 def _complexes(row: Row, state: TensorState, reasons: list[str]) -> None:
@@ -179,11 +189,14 @@ def _groups(row: Row, state: TensorState) -> None:
 def _channels(row: Row, state: TensorState, reasons: list[str]) -> None:
     if not state.view.has_channels:
         return
-    for side, sums, channels in zip(("row", "col"), state.channels(), (state.view.rows, state.view.cols), strict=True):
+    channels = state.view.rows, state.view.cols
+    if state.view.layout == "space_in_out":
+        channels = channels[::-1]
+    for side, sums, number in zip(("row", "col"), state.channels(), channels, strict=True):
         if sums is not None:
             _side(row, side, sums)
-        elif channels > MAX_CHANNELS:
-            reasons.append(f"{side}s: {channels:,} channels, kept up to {MAX_CHANNELS:,}")
+        elif number > MAX_CHANNELS:
+            reasons.append(f"{side}s: {number:,} channels, kept up to {MAX_CHANNELS:,}")
 
 
 def _side(row: Row, side: str, sums: AxisSums) -> None:
@@ -191,7 +204,7 @@ def _side(row: Row, side: str, sums: AxisSums) -> None:
     live = norms[norms > 0]
     row |= {
         f"outlier_{side}s": int((norms > _OUTLIER_MEDIANS * np.median(live)).sum()) if live.size else 0,
-        f"dead_{side}s": int((sums.absmax == 0).sum()),
+        f"dead_{side}s": int(((sums.absmax == 0) & (sums.count > 0)).sum()),
         f"{side}_l2": _sixteen_bits(norms),
         f"{side}_absmax": sums.absmax.astype(np.float32),
         f"{side}_mean": _sixteen_bits(sums.mean),
@@ -199,7 +212,7 @@ def _side(row: Row, side: str, sums: AxisSums) -> None:
 
 
 def _sixteen_bits(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-    """Rounded to 16 significant bits, relative error 2^-17: a third of the bytes a norm takes in a report."""
+    """Rounded to 16 significant bits, relative error 2^-16: a third of the bytes a norm takes in a report."""
     with np.errstate(over="ignore"):
         words = x.astype(np.float32).view(np.uint32)
     finite = (words & 0x7F800000) != 0x7F800000

@@ -215,7 +215,9 @@ def _count_float64(summary: SpanSummary, entries: npt.NDArray[Any], variant: Var
     summary.low_halves = 1  # bins hold roundings
     summary.half_precision = bool(np.array_equal(rounded, entries, equal_nan=True))
     magnitude = float(np.abs(np.where(finite, entries, 0.0)).max(initial=0.0))
-    return _finite_nonzero(counts, poszero, negzero), magnitude
+    counts = _finite_nonzero(counts, poszero, negzero)
+    counts[[0xFF7F, 0x7F7F]] += below, above
+    return counts, magnitude
 
 
 def _finite_nonzero(counts: IntArray, poszero: int, negzero: int) -> IntArray:

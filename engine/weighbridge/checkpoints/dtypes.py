@@ -3,6 +3,8 @@
 Names are those of the safetensors format; NumPy's complex128 and the narrow types of ml_dtypes follow its habit.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -12,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 Kind = Literal["float", "int", "uint", "bool", "complex"]
+MAX_RANK = 64
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,10 @@ class DType:
     def nbytes(self, count: int) -> int:
         """Bytes of `count` entries packed without gaps, the last one completed."""
         return (count * self.bits + 7) // 8
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        """Whether an array of this type can have the shape: NumPy bounds the axes and, zeros aside, their product."""
+        return len(shape) <= MAX_RANK and math.prod(side or 1 for side in shape) * self.array.itemsize < 1 << 63
 
     def unpack(self, packed: npt.NDArray[np.uint8], count: int) -> npt.NDArray[Any]:
         """The `count` entries held in `packed`, as an array of dtype `array` (a view where entries are whole bytes)."""

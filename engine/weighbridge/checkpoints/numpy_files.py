@@ -1,9 +1,11 @@
 """NumPy's `.npy` and `.npz`, read by range where they are stored plain, never unpickled."""
 
 import io
+import lzma
 import math
 import struct
 import threading
+import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass, field
@@ -26,6 +28,28 @@ _HEADER_PARSERS = {
     (2, 0): np.lib.format.read_array_header_2_0,
     (3, 0): np.lib.format.read_array_header_2_0,  # differs in the names of fields alone, which no weights have
 }
+_UNREADABLE = (
+    ValueError,
+    SyntaxError,
+    TypeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    tokenize.TokenError,
+)
+"""What NumPy's parser raises for headers that are none."""
+_DAMAGED = (
+    OSError,
+    RuntimeError,  # an encrypted member, an unknown compression
+    ValueError,
+    LookupError,
+    EOFError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)
+"""What zipfile raises for archives that are damaged, or made to be."""
 _MAX_MEMBERS = 1_000_000
 _MAX_DEFLATE_RATIO = 1032
 """Deflate cannot expand further; a member that claims more lies about its size."""
@@ -109,16 +133,27 @@ class _Inflated:
                 self._seek(offset)
                 assert self._stream is not None
                 got = self._stream.readinto(buffer)  # type: ignore[attr-defined]
-            except (OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-                self._stream = None
-                raise ReadFailed(f"{self._file}: member {self._member.filename!r} is damaged: {error}") from error
+            except _DAMAGED as error:
+                self._close()
+                raise ReadFailed(
+                    f"{self._file}: member {self._member.filename!r} is damaged: {_reason(error)}"
+                ) from error
             self._at += got
             if got != len(buffer):
                 raise ReadFailed(f"{self._file}: member {self._member.filename!r} ends early; the file is truncated")
 
+    def _close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    __del__ = _close
+
     def _seek(self, offset: int) -> None:
         if self._stream is None or offset < self._at:
-            self._stream = io.BufferedReader(zipfile.ZipFile(self._path).open(self._member), 1 << 20)  # type: ignore[arg-type]
+            self._close()
+            with zipfile.ZipFile(self._path) as archive:  # its file stays open until the member is closed
+                self._stream = io.BufferedReader(archive.open(self._member), 1 << 20)  # type: ignore[type-var]
             self._stream.read(self._skip)
             self._at = 0
         while self._at < offset:
@@ -148,15 +183,17 @@ def open_npz(path: Path) -> Checkpoint:
             members = _checked_members(archive, source)
             directory = repr([(m.filename, m.file_size, m.compress_size, m.CRC, m.header_offset) for m in members])
             tensors, faults = _members(archive, members, source)
-    except (zipfile.BadZipFile, NotImplementedError, zlib.error, EOFError) as error:
-        raise CorruptCheckpoint(f"{path.name}: is no sound zip archive: {error}; save it again") from error
+    except WeighbridgeError:
+        raise
+    except _DAMAGED as error:
+        raise CorruptCheckpoint(f"{path.name}: is no sound zip archive: {_reason(error)}; save it again") from error
     file = SourceFile(path.name, source.size, source.modified_ns, blake3(directory.encode()).hexdigest())
     return Checkpoint(path.stem, [file], tensors, faults)
 
 
 def _checked_members(archive: zipfile.ZipFile, source: LocalFile) -> list[zipfile.ZipInfo]:
     """The members, whose claims must fit in the file: none outside it, none overlapping, none beyond deflate."""
-    members = [member for member in archive.infolist() if not member.is_dir()]
+    members = [member for member in archive.infolist() if not member.filename.endswith("/")]
     if len(members) > _MAX_MEMBERS:
         raise CorruptCheckpoint(f"{source.name}: {len(members):,} members, expected at most {_MAX_MEMBERS:,}")
     end = 0
@@ -185,8 +222,11 @@ def _members(
         name = member.filename.removesuffix(".npy")
         try:
             tensors.append(_member(archive, member, name, source))
-        except (WeighbridgeError, RuntimeError) as error:  # RuntimeError: zipfile's word for an encrypted member
+        except WeighbridgeError as error:
             faults.append(Fault(name, source.name, str(error)))
+        except _DAMAGED as error:
+            reason = f"{source.name}: member {member.filename!r} cannot be read: {_reason(error)}"
+            faults.append(Fault(name, source.name, reason))
     return tensors, faults
 
 
@@ -196,6 +236,10 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, source
         raise CorruptCheckpoint(f"{where}: is no .npy member; only arrays are read")
     with archive.open(member) as stream:
         head = stream.read(min(_MAX_ARRAY_HEADER + 12, member.file_size))
+    if member.compress_type == zipfile.ZIP_STORED and member.file_size != member.compress_size:
+        raise CorruptCheckpoint(
+            f"{where}: claims {member.file_size:,} bytes, stored in {member.compress_size:,}; it is damaged"
+        )
     header = _array_header(head, where)
     if header.length + _stored_bytes(header) != member.file_size:
         raise CorruptCheckpoint(
@@ -221,18 +265,25 @@ def _array_header(head: bytes, where: str) -> _ArrayHeader:
     stream = io.BytesIO(head)
     try:
         version = np.lib.format.read_magic(stream)
-        read = _HEADER_PARSERS[version]
-        shape, fortran, stored = read(stream, max_header_size=_MAX_ARRAY_HEADER)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
-        raise CorruptCheckpoint(f"{where}: no readable array header: {str(error).splitlines()[0]}") from error
+        if version not in _HEADER_PARSERS:
+            raise ValueError(f"version {version}, expected 1.0, 2.0 or 3.0")
+        shape, fortran, stored = _HEADER_PARSERS[version](stream, max_header_size=_MAX_ARRAY_HEADER)
+    except _UNREADABLE as error:
+        raise CorruptCheckpoint(f"{where}: no readable array header: {_reason(error)}") from error
     if stored.hasobject:
         raise CorruptCheckpoint(f"{where}: holds Python objects, which would have to be unpickled; expected numbers")
     dtype = dtypes.of_array(stored)
     if dtype is None:
-        raise CorruptCheckpoint(f"{where}: dtype {stored} holds no weights; expected numbers")
-    if any(type(side) is not int or side < 0 for side in shape):
-        raise CorruptCheckpoint(f"{where}: shape {shape!r}, expected integers from 0 on")
+        raise CorruptCheckpoint(f"{where}: dtype {str(stored)[:80]} holds no weights; expected numbers")
+    if any(type(side) is not int or side < 0 for side in shape) or not dtype.fits(shape):
+        expected = f"up to {dtypes.MAX_RANK} integers from 0 on, within 2^63 bytes"
+        raise CorruptCheckpoint(f"{where}: shape {repr(shape)[:80]}, expected {expected}")
     return _ArrayHeader(tuple(shape), dtype, stored, fortran, stream.tell())
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what another library says, cut short; the error's name where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _stored_bytes(header: _ArrayHeader) -> int:

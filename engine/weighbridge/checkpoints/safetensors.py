@@ -14,14 +14,13 @@ from typing import Any, NamedTuple
 
 from blake3 import blake3
 
-from weighbridge.checkpoints.dtypes import SAFETENSORS, DType
+from weighbridge.checkpoints.dtypes import MAX_RANK, SAFETENSORS, DType
 from weighbridge.checkpoints.local_file import LocalFile
 from weighbridge.checkpoints.protocol import Checkpoint, Fault, SourceFile, Tensor
 from weighbridge.errors import CorruptCheckpoint, SourceNotFound, WeighbridgeError
 
 MAX_HEADER = 100_000_000
 """Bytes; the format's own bound."""
-_MAX_RANK = 64
 _ENTRY_KEYS = {"dtype", "shape", "data_offsets"}
 
 
@@ -132,15 +131,21 @@ def inside(folder: Path, name: str) -> Path:
 
     Links out are refused but for the hub cache's own: `models--x/snapshots/<revision>/file -> models--x/blobs/<hash>`.
     """
+    if not name or not name.isprintable():
+        raise CorruptCheckpoint(f"{_short(name)}: is no name of a file; expected printable text")
     root = folder.resolve()
-    target = (root / name).resolve()
+    try:
+        target = (root / name).resolve()
+        found = target.is_file()
+    except (OSError, RuntimeError):  # a name too long, a loop of links
+        target, found = root, False
     if (
         Path(name).is_absolute()
         or ".." in Path(name).parts
         or not (target.is_relative_to(root) or _hub_blob(root, target))
     ):
         raise CorruptCheckpoint(f"{name}: lies outside the checkpoint's folder; only files inside it are read")
-    if not target.is_file():
+    if not found:
         raise SourceNotFound(f"{name}: is missing from {root.name}; download it")
     return target
 
@@ -195,6 +200,9 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise ValueError(f"the name {_short(twice)} occurs twice")
+    for text in (*keys, *keys.values()):
+        if isinstance(text, str):
+            text.encode()  # raises for lone surrogates, which JSON can escape and no report can hold
     return keys
 
 
@@ -235,14 +243,15 @@ def _checked(name: str, entry: Any, data_size: int, file: str) -> tuple[int, int
     if dtype is None:
         raise corrupt(f"unknown dtype {_short(entry['dtype'])}, expected one of {', '.join(SAFETENSORS)}")
     shape, offsets = entry["shape"], entry["data_offsets"]
-    if not _natural(shape) or len(shape) > _MAX_RANK:
-        raise corrupt(f"shape {_short(shape)}, expected up to {_MAX_RANK} integers from 0 on")
+    if not _natural(shape) or not dtype.fits(shape):
+        raise corrupt(f"shape {_short(shape)}, expected up to {MAX_RANK} integers from 0 on, within 2^63 bytes")
     if not _natural(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise corrupt(f"offsets {_short(offsets)}, expected [begin, end] with 0 <= begin <= end")
     begin, end = offsets
     if end > data_size:
         raise corrupt(
-            f"offsets [{begin}, {end}) exceed the {data_size:,} data bytes; the file is truncated, download it again"
+            f"offsets [{_short(begin)}, {_short(end)}) exceed the {data_size:,} data bytes; "
+            "the file is truncated, download it again"
         )
     count = math.prod(shape)
     if count * dtype.bits % 8:
@@ -252,7 +261,7 @@ def _checked(name: str, entry: Any, data_size: int, file: str) -> tuple[int, int
         )
     if dtype.nbytes(count) != end - begin:
         raise corrupt(
-            f"shape {_short(shape)} of {dtype} needs {_short(dtype.nbytes(count))} bytes, offsets hold {end - begin:,}"
+            f"shape {_short(shape)} of {dtype} needs {dtype.nbytes(count):,} bytes, offsets hold {end - begin:,}"
         )
     return begin, end, dtype, tuple(shape)
 
@@ -263,7 +272,7 @@ def _natural(numbers: Any) -> bool:
 
 
 def _short(value: Any) -> str:
-    text = value if isinstance(value, str) and " " in value else repr(value)
+    text = value if isinstance(value, str) and " " in value and value.isprintable() else repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
 

@@ -1,6 +1,7 @@
 """Results on disk: a folder with a manifest and Parquet tables that other tools can read while it grows."""
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -110,7 +111,7 @@ def _jsonable(value: Any) -> Any:
     import pandas as pd
 
     if isinstance(value, np.ndarray):
-        return value.tolist()
+        return [None if isinstance(x, float) and not math.isfinite(x) else x for x in value.tolist()]
     if value is None or value is pd.NA or (isinstance(value, float) and value != value):
         return None
     return value.item() if isinstance(value, np.generic) else value

@@ -74,7 +74,7 @@ class Entry:
         return None if stored is None else np.asarray(stored, np.float64)
 
     def __repr__(self) -> str:
-        return f"Entry({self.name!r}, {self.row['shape']}, {self.row['dtype']}, {self.row['status']})"
+        return f"Entry({self.name!r}, {list(map(int, self.row['shape']))}, {self.row['dtype']}, {self.row['status']})"
 
     def _repr_html_(self) -> str:
         from weighbridge.report.html import entry_html

@@ -1,0 +1,69 @@
+"""Every JAX kernel lowers for CPU, CUDA and TPU, whatever is installed here."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from weighbridge_kernels import (
+    bit_histogram,
+    block_quantization,
+    central_moments,
+    channel_norms,
+    finite_tile,
+    semi_structured_sparsity,
+)
+
+MODULES = (bit_histogram, block_quantization, central_moments, channel_norms, finite_tile, semi_structured_sparsity)
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+class Call(NamedTuple):
+    kernel: Callable
+    arguments: tuple[tuple[tuple[int, ...], type], ...]
+    static: dict[str, int] | None = None
+
+
+FLAT, MATRIX, NARROW, SCALAR = (4099,), (19, 192), (19, 130), ()
+VALID = (SCALAR, jnp.int32)
+CALLS = {
+    "bit_histogram of 8 bits": Call(bit_histogram.bit_histogram, ((FLAT, jnp.uint8), VALID), {"patterns": 256}),
+    "bit_histogram of 16 bits": Call(bit_histogram.bit_histogram, ((FLAT, jnp.uint16), VALID), {"patterns": 65536}),
+    "high_half_histogram": Call(bit_histogram.high_half_histogram, ((FLAT, jnp.uint32), VALID)),
+    "central_moments of float32": Call(central_moments._moments, ((FLAT, jnp.float32),)),
+    "central_moments of float64": Call(central_moments._moments, ((FLAT, jnp.float64),)),
+    "decoded_tile of 8 bits": Call(
+        finite_tile.decoded_tile, ((NARROW, jnp.uint8), ((256,), jnp.float32)), {"padded": 192}
+    ),
+    "decoded_tile of 16 bits": Call(
+        finite_tile.decoded_tile, ((NARROW, jnp.uint16), ((65536,), jnp.float32)), {"padded": 192}
+    ),
+    "scaled_tile of float32": Call(
+        finite_tile.scaled_tile, ((NARROW, jnp.float32), (SCALAR, jnp.float32)), {"padded": 192}
+    ),
+    "scaled_tile of float64": Call(
+        finite_tile.scaled_tile, ((NARROW, jnp.float64), (SCALAR, jnp.float64)), {"padded": 192}
+    ),
+    "channel_sums": Call(channel_norms.channel_sums, ((MATRIX, jnp.float32),)),
+    "block_errors": Call(block_quantization.block_errors, ((MATRIX, jnp.float32),), {"exponent_bins": 512}),
+    "groups_with_two_zeros": Call(semi_structured_sparsity.groups_with_two_zeros, ((MATRIX, jnp.bool_),)),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=list(CALLS))
+def test_lowers_for_every_platform(call: Call) -> None:
+    sixty_four_bits = call.kernel is central_moments._moments or any(d is jnp.float64 for _, d in call.arguments)
+    with jax.enable_x64(sixty_four_bits):
+        arguments = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in call.arguments]
+        kernel = jax.jit(partial(call.kernel, **(call.static or {})))
+        exported = jax.export.export(kernel, platforms=PLATFORMS)(*arguments)
+    assert exported.platforms == PLATFORMS
+    assert [aval.shape for aval in exported.in_avals] == [shape for shape, _ in call.arguments]
+
+
+def test_no_jitted_kernel_is_left_out() -> None:
+    jitted = {f for module in MODULES for f in vars(module).values() if isinstance(f, type(jax.jit(abs)))}
+    assert jitted == {call.kernel for call in CALLS.values()}
