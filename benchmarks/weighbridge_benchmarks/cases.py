@@ -41,7 +41,7 @@ class Case:
 def array_dtype(name: str) -> np.dtype[Any]:
     import ml_dtypes
 
-    return np.dtype({"BF16": ml_dtypes.bfloat16, "F32": np.float32}[name])
+    return np.dtype(ml_dtypes.bfloat16 if name == "BF16" else np.float32)
 
 
 def _matrix(weights: np.ndarray) -> np.ndarray:

@@ -30,7 +30,9 @@ def draw(result: dict[str, Any], path: Path) -> None:
         y = [row["flops_per_second"] / 1e9 for row in mine]
         axes.scatter(x, y, marker=_MARKERS.get(name, "x"), label=name, alpha=0.8)
     axes.set(
-        xlabel="operations a byte read", ylabel="10⁹ operations a second", title="kernels (one thread) under the machine's roof (two)"
+        xlabel="operations a byte read",
+        ylabel="10⁹ operations a second",
+        title="kernels (one thread) under the machine's roof (two)",
     )
     axes.legend(frameon=False)
     _bandwidth_bars(

@@ -52,7 +52,7 @@ class _Columns(stream.Fold[SpanSummary]):
         return summarize(piece, packed, self._view, self._variant)
 
     def absorb(self, piece: stream.Piece, packed: stream.Bytes, state: SpanSummary) -> None:
-        self._hasher.update(packed)
+        self._hasher.update(packed.data)
         self._state.merge(state)
 
     def fail(self, tensor: Tensor, error: WeighbridgeError) -> None:
@@ -76,7 +76,7 @@ def checkpoint_rate(folder: Path, gib: float) -> dict[str, float]:
     shards, tensors = 4, 8
     rows = int(gib * 2**30 / 2 / shards / tensors / COLS)
     block = real_weights((rows, COLS), ml_dtypes.bfloat16)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for shard in range(shards):
         names = [f"model.layers.{shard * tensors + i}.mlp.up_proj.weight" for i in range(tensors)]
         file = f"model-{shard + 1:05d}-of-{shards:05d}.safetensors"

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weighbridge.checkpoints.protocol import Tensor
+from weighbridge.checkpoints.sources import Source
 from weighbridge.errors import BadArgument, WeighbridgeError
 
 PIECE_ENTRIES = 1 << 21
@@ -22,6 +23,8 @@ BATCH_BYTES = 1 << 22
 """Small tensors are read together up to about this many bytes."""
 BATCH_PIECES = 256
 MIN_MEMORY = 64 << 20
+_ALIGNMENT = 64
+"""Bytes; where a piece begins in a buffer, so that its entries are never read across a word."""
 
 Bytes = npt.NDArray[np.uint8]
 State = TypeVar("State")
@@ -40,6 +43,12 @@ class Piece:
     @property
     def nbytes(self) -> int:
         return self.tensor.dtype.nbytes(self.count)
+
+    @property
+    def extent(self) -> tuple[Source, int] | None:
+        """The file and the byte in it where the piece begins, if it lies in one as it is."""
+        extent = self.tensor.extent
+        return extent and (extent[0], extent[1] + self.start * self.tensor.dtype.bits // 8)
 
 
 Span = tuple[Piece, ...]
@@ -85,6 +94,26 @@ def spans(cut: Iterable[list[Piece]]) -> Iterator[Span]:
         size += piece.nbytes
     if batch:
         yield tuple(batch)
+
+
+def _aligned(nbytes: int) -> int:
+    return -(-nbytes // _ALIGNMENT) * _ALIGNMENT
+
+
+def _runs(span: Span) -> Iterator[list[Piece]]:
+    """The span's pieces, those together that follow one another in a file and keep their alignment in the buffer."""
+    run: list[Piece] = []
+    end: tuple[Source, int] | None = None
+    nbytes = 0
+    for piece in span:
+        extent = piece.extent
+        if run and (extent is None or extent != end or nbytes % piece.tensor.dtype.array.itemsize):
+            yield run
+            run, nbytes = [], 0
+        run.append(piece)
+        nbytes += piece.nbytes
+        end = extent and (extent[0], extent[1] + piece.nbytes)
+    yield run
 
 
 class Fold(Generic[State]):
@@ -162,7 +191,7 @@ class _Run(Generic[State]):
         readers: int,
         advanced: Callable[[int], None],
     ) -> None:
-        largest = max(sum(piece.nbytes for piece in span) for span in plan)
+        largest = max(sum(_aligned(piece.nbytes) for piece in span) for span in plan)
         buffers = max(2, min(2 * workers + readers, memory // 4 // max(largest, 1)))
         self._fold = fold
         self._advanced = advanced
@@ -235,20 +264,45 @@ class _Run(Generic[State]):
         lease = _Lease(buffer, len(span), self._pool)
         filled = []
         at = 0
-        for piece in span:
-            packed = buffer[at : at + piece.nbytes]
-            at += piece.nbytes
-            if self._turn(piece.tensor).failed:
-                lease.release()
-                continue
-            try:
-                piece.tensor.read_into(packed.data, piece.start * piece.tensor.dtype.bits // 8)
-            except WeighbridgeError as error:
-                self._fail(piece.tensor, error)
-                lease.release()
-                continue
-            filled.append((piece, packed, lease))
+        for run in _runs(span):
+            nbytes = sum(piece.nbytes for piece in run)
+            for piece, packed in self._read_run(run, buffer[at : at + nbytes], lease):
+                filled.append((piece, packed, lease))
+            at += _aligned(nbytes)
         return filled
+
+    def _read_run(self, run: list[Piece], packed: Bytes, lease: _Lease) -> Iterator[tuple[Piece, Bytes]]:
+        """The pieces with their bytes: read at once where they are neighbours, one by one where that fails."""
+        extent = run[0].extent
+        at_once = (
+            len(run) > 1 and extent is not None and self._attempt(lambda: extent[0].read_into(packed.data, extent[1]))
+        )
+        at = 0
+        for piece in run:
+            part = packed[at : at + piece.nbytes]
+            at += piece.nbytes
+            if at_once or self._read_piece(piece, part):
+                yield piece, part
+            else:
+                lease.release()
+
+    def _attempt(self, read: Callable[[], None]) -> bool:
+        try:
+            read()
+        except WeighbridgeError:
+            return False
+        return True
+
+    def _read_piece(self, piece: Piece, part: Bytes) -> bool:
+        """Whether the piece's bytes were read; its tensor fails where they cannot be, and is passed over after that."""
+        if self._turn(piece.tensor).failed:
+            return False
+        try:
+            piece.tensor.read_into(part.data, piece.start * piece.tensor.dtype.bits // 8)
+        except WeighbridgeError as error:
+            self._fail(piece.tensor, error)
+            return False
+        return True
 
     def _worker(self) -> None:
         while (batch := self._read.get()) is not None:

@@ -48,6 +48,7 @@ class PlainConsole(Console):
 def print_report(console: Console, report: "Report", *, sort: str = "nbytes", limit: int = _ROWS) -> None:
     """The summary, the table of tensors and the failures of a report."""
     rows = report.table("scan")
+    ordered = sorted_rows(rows, sort)
     console.print(summary_panel(report, summarize(rows)), end="\n\n")
     console.print(tensor_table(report, ordered, limit))
     failed = rows[rows["status"] != "done"]

@@ -4,6 +4,7 @@ import csv
 import importlib.metadata
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -468,7 +469,7 @@ class TestPipes:
 
     @pytest.mark.skipif(shutil.which("script") is None, reason="no `script`, which runs a command in a terminal")
     def test_a_terminal_gets_colours(self, command, report):
-        call = " ".join([*command, "show", str(report), "--limit", "2"])
+        call = shlex.join([*command, "show", str(report), "--limit", "2"])
         done = subprocess.run(
             ["script", "-qec", call, "/dev/null"],
             capture_output=True,

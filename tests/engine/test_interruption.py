@@ -344,8 +344,8 @@ class TestDisk:
         assert_one_line(result, 2, "cannot write manifest.json", "No space left on device")
         assert scan_command(checkpoint, tmp_path / "report").exit_code == 0
 
-    def test_a_limit_on_the_size_of_files(self, checkpoint, tmp_path):
-        """The kernel's own refusal, in a process that may write files of 20 kB at most."""
+    def test_a_limit_on_the_size_of_files(self, checkpoint, undisturbed, tmp_path):
+        """The system's own refusal, in a process that may write files of 20 kB at most."""
         limited = (
             "import resource, signal, sys; from weighbridge import cli;"
             "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
@@ -359,6 +359,7 @@ class TestDisk:
         assert "File too large" in done.stderr
         assert hidden_files(tmp_path / "report") == []
         assert scan_command(checkpoint, tmp_path / "report", "--resume").exit_code == 0
+        assert list(Report.open(tmp_path / "report").rows(lists=True)) == undisturbed
 
     def test_a_place_that_cannot_be_written(self, checkpoint, tmp_path):
         (tmp_path / "file").write_text("precious")

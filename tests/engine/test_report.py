@@ -270,6 +270,16 @@ class TestSize:
         report = scanned(arrays)
         assert self.bytes_of(report) <= len(report) * bound + 8 * self.channels_of(report)
 
+    @pytest.mark.parametrize(
+        ("dtype", "bound"), [(ml_dtypes.bfloat16, 16_000), (np.float32, 32_000)], ids=["BF16", "F32"]
+    )
+    def test_its_largest_matrix_in_a_report_of_its_own(self, dtype, bound, minilm, scanned):
+        """One row, with all that a file of Parquet adds to it."""
+        words = max(weighbridge.open(minilm).values(), key=lambda tensor: tensor.count)
+        report = scanned({words.name: words.read().astype(dtype)})
+        assert self.channels_of(report) == 30522 + 384
+        assert self.bytes_of(report) <= bound + 8 * self.channels_of(report)
+
 
 class TestPlace:
     def test_the_default_folder_is_named_after_the_source(self, digits, tmp_path, monkeypatch):

@@ -317,6 +317,16 @@ class TestWideFloats:
                 below, above = ((magnitudes <= threshold + side * bin_width).mean() for side in (-1, 1))
                 assert below <= report[name][column] <= above, (name, column)
 
+    def test_histogram_of_upper_halves(self, wide):
+        """Of finite words but zeros, which are counted apart."""
+        tree, report = wide
+        for name, array in tree.items():
+            rounded = array.astype(np.float32)
+            words = rounded[np.isfinite(rounded) & (array != 0)].view(np.uint32)
+            bins, counts = np.unique(words >> 16, return_counts=True)
+            np.testing.assert_array_equal(report[name]["histogram_bins"], bins, err_msg=name)
+            np.testing.assert_array_equal(report[name]["histogram_counts"], counts, err_msg=name)
+
     def test_exponent_entropy_is_that_of_all_words(self, wide):
         tree, report = wide
         for name, array in tree.items():

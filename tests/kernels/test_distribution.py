@@ -1,6 +1,7 @@
 """What follows from counts, against NumPy on the stored values cast up to float64."""
 
 from collections.abc import Callable
+from statistics import NormalDist
 
 import ml_dtypes
 import numpy as np
@@ -79,10 +80,11 @@ class TestOfCodes:
         assert got.count == size
 
 
-def test_zeros_of_both_signs_are_one_value() -> None:
-    got = of(np.array([0.0, -0.0, 1, -0.0], np.float16), "F16")
+@pytest.mark.parametrize("zeros", [(0.0, -0.0, -0.0), (-0.0,)], ids=["both", "negative"])
+def test_zeros_of_either_sign_are_one_value(zeros: tuple[float, ...]) -> None:
+    got = of(np.array([*zeros, 1], np.float16), "F16")
     assert got.values.tolist() == [0, 1]
-    assert got.counts.tolist() == [3, 1]
+    assert got.counts.tolist() == [len(zeros), 1]
     assert not np.signbit(got.values).any()
 
 
@@ -182,6 +184,12 @@ def test_quantisers_take_a_bins_members_as_spread_over_it(content: Callable, dif
     x = content(np.random.default_rng(seed), 100_000).astype(np.float32)
     assert of_float32(x).int8_error() == pytest.approx(direct_error(x, 127, rounded_to_int8), rel=0.01)
     assert of_float32(x).e4m3_error() == pytest.approx(direct_error(x, 448, rounded_to_e4m3), rel=difference)
+
+
+def test_a_full_bin_counts_as_evenly_spread() -> None:
+    """Every float32 of one bin, which reaches over 0.8 steps of int8; the greatest, alone in its bin, is exact."""
+    x = np.append(np.arange(0x3F800000, 0x3F810000, dtype=np.uint32).view(np.float32), np.float32(163 / 128))
+    assert of_float32(x).int8_error() == pytest.approx(direct_error(x, 127, rounded_to_int8), rel=0.01)
 
 
 def test_a_constant_is_exact_whatever_its_bits() -> None:
@@ -308,10 +316,18 @@ def test_int8_ties_go_to_even() -> None:
     assert quantizers.int8(np.array([0.5, 1.5, 2.5, -0.5, -1.5, 126.5])).tolist() == [0, 2, 2, 0, -2, 126]
 
 
-def test_the_levels_of_the_block_grids() -> None:
-    e2m1 = np.unique(np.arange(16, dtype=np.uint8).view(ml_dtypes.float4_e2m1fn).astype(np.float64))
-    assert tuple(e2m1) == quantizers.E2M1_LEVELS
-    assert len(quantizers.NF4_LEVELS) == 16
-    assert tuple(sorted(quantizers.NF4_LEVELS)) == quantizers.NF4_LEVELS
-    assert {-1.0, 0.0, 1.0} < set(quantizers.NF4_LEVELS)
+def test_the_levels_of_e2m1_are_its_peers() -> None:
+    levels = np.unique(np.arange(16, dtype=np.uint8).view(ml_dtypes.float4_e2m1fn).astype(np.float64))
+    assert tuple(levels) == quantizers.E2M1_LEVELS
+
+
+def test_the_levels_of_nf4_are_quantiles_of_the_normal_distribution() -> None:
+    """Evenly spaced in probability on either side of 0, 8 below and 9 from it on, over the outermost (Dettmers, eq. 4)."""
+    outermost = 1 - (1 / 32 + 1 / 30) / 2
+    quantile = np.vectorize(NormalDist().inv_cdf)
+    negative, positive = (quantile(np.linspace(outermost, 0.5, n)) / quantile(outermost) for n in (8, 9))
+    assert quantizers.NF4_LEVELS == pytest.approx([*-negative, *positive[-2::-1]], abs=1e-6)
+
+
+def test_blocks_divide_the_padding() -> None:
     assert all(quantizers.BLOCK_MULTIPLE % size == 0 for size in quantizers.BLOCK_QUANTIZERS.values())

@@ -4,6 +4,7 @@
 """
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -22,6 +23,12 @@ SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 _WEIGHTS = ("F64", "F32", "F16", "BF16", "F8_E5M2", "F8_E4M3", "F8_E5M2FNUZ", "F8_E4M3FNUZ", "F6_E2M3", "F6_E3M2", "F4")
 _LARGEST = {"F8_E4M3": 448.0, "F8_E5M2": 57344.0, "F8_E4M3FNUZ": 240.0, "F8_E5M2FNUZ": 57344.0}
 _INITIALISED_SHARE = 0.02
+_ROUNDED = 1 + 2**-8
+"""How far bfloat16 may round a bound up."""
+_CUT_KURTOSIS, _CUT_AT = -0.6345, 2.2737
+"""Excess kurtosis and greatest entry, in its own standard deviations, of a normal cut at two of them (JAX, Keras)."""
+_SIGNED = re.compile(r"(?:quant_map|zero_points?|biases)$")
+"""What has the role of scales and may have any sign; so may MLX's `scales`, which lie beside `biases`."""
 _SATURATED_SHARE = 1e-3
 _OUTLIER_FACTOR = 8.0
 _MIN_PEERS = 4
@@ -133,8 +140,10 @@ def _initialiser(row: dict[str, Any]) -> str | None:
         off = abs(row["std"] / width - 1)
         if off > _INITIALISED_SHARE:
             continue
-        if abs(row["kurtosis"] + 1.2) < 0.02 and row["absmax"] <= width * 3**0.5 * 1.001:
+        if abs(row["kurtosis"] + 1.2) < 0.02 and row["absmax"] <= width * 3**0.5 * _ROUNDED:
             return f"flat to ±{row['absmax']:.3g} with std {row['std']:.3g}, as {name} draws it"
+        if abs(row["kurtosis"] - _CUT_KURTOSIS) < max(2 * noise, 0.02) and row["absmax"] <= width * _CUT_AT * 1.02:
+            return f"normal cut at ±{row['absmax']:.3g} with std {row['std']:.4g}, as {name} draws it"
         if abs(row["kurtosis"]) < max(10 * noise, 0.02):
             return f"normal with std {row['std']:.4g}, as {name} draws it"
     return None
@@ -232,8 +241,11 @@ def _saturated(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
 def _clipping_scales(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
     """Scales that are zero, negative or not finite, or power-of-two scales at the end of their range."""
     scales = rows[(rows["role"] == "scales") & rows["dtype"].isin([*_WEIGHTS, "F8_E8M0"]) & (rows["count"] > 0)]
+    names = set(rows["name"])
     for row in _records(scales):
-        if row["min"] is not None and row["min"] <= 0:
+        name = row["name"]
+        signed = _SIGNED.search(name) or (name.endswith("scales") and name.removesuffix("scales") + "biases" in names)
+        if row["min"] is not None and row["min"] <= 0 and not signed:
             yield row["name"], f"{row['zeros']:,} zero scales, least {row['min']:g}; a scale must be positive"
         elif row["dtype"] == "F8_E8M0" and row["max"] is not None and row["max"] >= 2.0**127:
             yield row["name"], "greatest scale is 2^127, the end of E8M0's range"

@@ -140,7 +140,12 @@ def run(
         for i, fault in enumerate(prepared.checkpoint.faults):
             writer.add(_fault_row(fault, len(order) + i))
         stream.run(
-            list(stream.spans(cut)), fold, memory=memory, workers=os.cpu_count() or 1, advanced=fold.watch.advance
+            list(stream.spans(cut)),
+            fold,
+            memory=memory,
+            workers=os.cpu_count() or 1,
+            readers=prepared.checkpoint.readers,
+            advanced=fold.watch.advance,
         )
     finally:
         writer.flush()

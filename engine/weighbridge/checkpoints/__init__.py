@@ -2,14 +2,19 @@
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from weighbridge.checkpoints import numpy_files, pytree, safetensors
+from weighbridge.checkpoints.local_file import LocalFile, LocalFolder
 from weighbridge.checkpoints.protocol import Checkpoint, Fault, SourceFile, Tensor
+from weighbridge.checkpoints.sources import Folder
 from weighbridge.errors import BadArgument, SourceNotFound
 
 _GENERIC = {"model", "checkpoint", "weights", "pytorch_model", "diffusion_pytorch_model", "snapshots", "blobs"}
+_INDEX = ".index.json"
+_SHARDED = ".safetensors.index.json"
 _REVISION = re.compile("[0-9a-f]{40}")
 
 __all__ = ["Checkpoint", "Fault", "SourceFile", "Tensor", "open"]
@@ -18,18 +23,21 @@ __all__ = ["Checkpoint", "Fault", "SourceFile", "Tensor", "open"]
 def open(source: Any) -> Checkpoint:
     """Opens a checkpoint by its headers alone.
 
-    `source` is a path (a `.safetensors`, `.npy` or `.npz` file, an `*.index.json`, or a folder of them), a
-    `Checkpoint`, or weights in memory: an array, a flax module or state, any tree of arrays. Raises `SourceNotFound`,
-    `CorruptCheckpoint` or `BadArgument`.
+    `source` is a path (a `.safetensors`, `.npy` or `.npz` file, an `*.index.json`, or a folder of them), the address
+    of such a safetensors checkpoint (`http://`, `hf://`, `s3://`, whatever fsspec knows), a `Checkpoint`, or weights
+    in memory: an array, a flax module or state, any tree of arrays. Raises `SourceNotFound`, `CorruptCheckpoint` or
+    `BadArgument`.
     """
     if isinstance(source, Checkpoint):
         return source
+    if isinstance(source, str) and "://" in source:
+        return _open_address(source)
     if isinstance(source, str | os.PathLike):
         return _open_path(Path(os.path.expanduser(source)))
     if pytree.is_tree(source):
         return pytree.open_tree(source)
     raise BadArgument(
-        f"source is a {type(source).__name__}; expected a path, an array, a flax module or a tree of arrays"
+        f"source is a {type(source).__name__}; expected a path, an address, an array, a flax module or a tree of arrays"
     )
 
 
@@ -38,41 +46,73 @@ def _open_path(path: Path) -> Checkpoint:
         return _open_folder(path)
     if not os.path.exists(path):
         raise SourceNotFound(f"{path}: there is no such file or folder; check the path")
-    if path.name.endswith(".index.json"):
-        return safetensors.open_index(path, _name(path.parent))
     if path.suffix == ".npy":
         return numpy_files.open_npy(path)
     if path.suffix == ".npz":
         return numpy_files.open_npz(path)
+    if path.name.endswith(_INDEX):
+        return safetensors.open_index(LocalFolder(path.parent), path.name, _name(path.resolve().parent))
     if path.suffix == ".safetensors":
-        shard = safetensors.open_file(path)
-        return Checkpoint(_name(path), [shard.file], shard.tensors)
+        shard = safetensors.open_file(LocalFile(path, path.name))
+        return Checkpoint(_name(path, path.resolve().parent), [shard.file], shard.tensors)
     raise BadArgument(
         f"{path.name}: unknown format; expected .safetensors, .index.json, .npz, .npy or a folder of them"
     )
 
 
-def _open_folder(folder: Path) -> Checkpoint:
-    indices = sorted(folder.glob("*.safetensors.index.json"))
+def _open_folder(path: Path) -> Checkpoint:
+    folder = LocalFolder(path)
+    names = folder.names()
+    arrays = [name for name in names if name.endswith((".npz", ".npy"))]
+    if not any(name.endswith((_SHARDED, ".safetensors")) for name in names):
+        if len(arrays) == 1:
+            return _open_path(path / arrays[0])
+        what = f"holds {len(arrays)} NumPy files; name one" if arrays else "holds no .safetensors, .npz or .npy file"
+        raise SourceNotFound(f"{path}: {what}")
+    return _open_safetensors(folder, names, str(path), _name(path.resolve()))
+
+
+def _open_safetensors(folder: Folder, names: list[str], where: str, name: str) -> Checkpoint:
+    """A folder's index where it has one, else all its safetensors files."""
+    indices = [name for name in names if name.endswith(_SHARDED)]
     if len(indices) > 1:
-        names = ", ".join(path.name for path in indices)
-        raise BadArgument(f"{folder}: holds {len(indices)} indices ({names}); name the one to open")
+        raise BadArgument(f"{where}: holds {len(indices)} indices ({', '.join(indices)}); name the one to open")
     if indices:
-        return safetensors.open_index(indices[0], _name(folder))
-    files = sorted(folder.glob("*.safetensors"))
-    if files:
-        return safetensors.open_folder(folder, files, _name(folder))
-    arrays = sorted([*folder.glob("*.npz"), *folder.glob("*.npy")])
-    if len(arrays) == 1:
-        return _open_path(arrays[0])
-    what = f"holds {len(arrays)} NumPy files; name one" if arrays else "holds no .safetensors, .npz or .npy file"
-    raise SourceNotFound(f"{folder}: {what}")
+        return safetensors.open_index(folder, indices[0], name)
+    files = [name for name in names if name.endswith(".safetensors")]
+    if not files:
+        raise SourceNotFound(f"{where}: holds no .safetensors file")
+    return safetensors.open_folder(folder, files, name)
 
 
-def _name(path: Path) -> str:
-    """The file's or folder's own name, or that of the folder around it where it says nothing, as `model` does."""
-    resolved = path if path.is_file() else path.resolve()
-    for candidate in (resolved.stem if path.is_file() else resolved.name, *(p.name for p in path.resolve().parents)):
+def _open_address(address: str) -> Checkpoint:
+    """A safetensors file, an index or a folder far away; nothing but headers is fetched."""
+    from weighbridge.checkpoints.remote_file import CONCURRENCY, RemoteFile, RemoteFolder, filesystem_of
+
+    filesystem, path = filesystem_of(address)
+    above, _, last = path.rstrip("/").rpartition("/")
+    if last.endswith(_INDEX):
+        checkpoint = safetensors.open_index(RemoteFolder(filesystem, above), last, _name(Path(above)))
+    elif last.endswith(".safetensors"):
+        shard = safetensors.open_file(RemoteFile(filesystem, path, last))
+        checkpoint = Checkpoint(_name(Path(last), Path(above)), [shard.file], shard.tensors)
+    else:
+        folder = RemoteFolder(filesystem, path)
+        checkpoint = _open_safetensors(folder, folder.names(), address, _name(Path(path)))
+    checkpoint.readers = CONCURRENCY
+    return checkpoint
+
+
+def _name(*paths: Path) -> str:
+    """The first name on the way up that says something, as `model` and a revision's hash do not."""
+    for candidate in (
+        *(path.stem if path.suffix == ".safetensors" else path.name for path in paths),
+        *_above(paths[-1]),
+    ):
         if candidate and candidate not in _GENERIC and not _REVISION.fullmatch(candidate):
             return candidate.removeprefix("models--").replace("--", "_")
     return "checkpoint"
+
+
+def _above(path: Path) -> Iterator[str]:
+    return (parent.name for parent in path.parents)

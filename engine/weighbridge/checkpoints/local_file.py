@@ -4,7 +4,7 @@ import os
 import threading
 from pathlib import Path
 
-from weighbridge.errors import ReadFailed, SourceNotFound
+from weighbridge.errors import CorruptCheckpoint, ReadFailed, SourceNotFound
 
 
 class LocalFile:
@@ -54,3 +54,37 @@ class LocalFile:
     def __del__(self) -> None:
         if getattr(self, "_descriptor", None) is not None:
             os.close(self._descriptor)  # type: ignore[arg-type]
+
+
+class LocalFolder:
+    """A folder on a disk, out of which no name leads, whether by `..` or by a link.
+
+    Links out are refused but for the hub cache's own: `models--x/snapshots/<revision>/file -> models--x/blobs/<hash>`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def names(self) -> list[str]:
+        return sorted(entry.name for entry in self.path.iterdir())
+
+    def open(self, name: str) -> LocalFile:
+        """See `sources.Folder.open`."""
+        if not name or not name.isprintable():
+            raise CorruptCheckpoint(f"{name[:60]!r}: is no name of a file; expected printable text")
+        root = self.path.resolve()
+        try:
+            target = (root / name).resolve()
+            found = target.is_file()
+        except (OSError, RuntimeError):  # a name too long, a loop of links
+            target, found = root, False
+        within = target.is_relative_to(root) or _hub_blob(root, target)
+        if Path(name).is_absolute() or ".." in Path(name).parts or not within:
+            raise CorruptCheckpoint(f"{name}: lies outside the checkpoint's folder; only files inside it are read")
+        if not found:
+            raise SourceNotFound(f"{name}: is missing from {root.name}; download it")
+        return LocalFile(target, name)
+
+
+def _hub_blob(root: Path, target: Path) -> bool:
+    return root.parent.name == "snapshots" and target.parent == root.parent.parent / "blobs"

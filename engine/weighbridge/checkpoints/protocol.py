@@ -10,6 +10,7 @@ import numpy.typing as npt
 from blake3 import blake3
 
 from weighbridge.checkpoints.dtypes import DType
+from weighbridge.checkpoints.sources import Source
 from weighbridge.errors import TensorNotFound
 
 Slices = slice | int | tuple[slice | int, ...]
@@ -34,6 +35,11 @@ class Tensor(Protocol):
         Raises `ReadFailed` where the bytes are not to be had, `CorruptCheckpoint` where they contradict the header.
         """
         ...
+
+    @property
+    def extent(self) -> tuple[Source, int] | None:
+        """The file and the byte in it where the tensor begins, if its bytes lie in one as they are."""
+        return None
 
     @property
     def count(self) -> int:
@@ -97,8 +103,11 @@ class Fault:
 class Checkpoint(Mapping[str, Tensor]):
     """Named tensors in checkpoint order, the files they live in, and what of it is out of reach.
 
-    `checkpoint[name]` is a `Tensor`; nothing but headers has been read.
+    `checkpoint[name]` is a `Tensor`; nothing but headers has been read. `readers` is how many reads at a time suit
+    where it lies.
     """
+
+    readers = 1
 
     def __init__(
         self, name: str, files: Sequence[SourceFile], tensors: Sequence[Tensor], faults: Sequence[Fault] = ()

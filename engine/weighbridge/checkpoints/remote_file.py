@@ -7,7 +7,7 @@ from typing import Any
 
 from blake3 import blake3
 
-from weighbridge.errors import BadArgument, ReadFailed, SourceNotFound
+from weighbridge.errors import BadArgument, CorruptCheckpoint, ReadFailed, SourceNotFound
 
 CONCURRENCY = 8
 """Ranges on their way at a time."""
@@ -16,6 +16,12 @@ BACKOFF = 0.2
 """Seconds before the second attempt; doubled for each further one, with as much again at random."""
 STALL = 30.0
 """Seconds without a byte after which a request is given up and made again."""
+
+_VERSIONS = ("ETag", "etag", "Content-MD5", "blob_id", "md5Hash", "Last-Modified", "LastModified", "mtime", "created")
+"""What filesystems call the thing that changes with a file's content, the surest first."""
+
+_FINAL = (400, 401, 403, 404, 410)
+"""Answers of a server that another attempt does not change."""
 
 _RANGELESS = "does not serve ranges of files; download the checkpoint and scan it locally"
 
@@ -47,10 +53,10 @@ class RemoteFile:
         attempt = 0
         while filled < len(buffer):
             start = offset + filled
-            got = _attempt(lambda start=start: self._fetch(start, offset + len(buffer)), self.name)  # type: ignore[misc]
+            got = _attempt(lambda start=start: self._fetch(start, offset + len(buffer)), self.name)
             attempt = attempt + 1 if not got else 0
             if attempt == ATTEMPTS:
-                raise ReadFailed(f"{self.name}: ends at byte {start:,}, expected {self.size:,} bytes; it changed, scan anew")
+                raise ReadFailed(f"{self.name}: ends at byte {start:,}, expected {self.size:,}; it changed, scan anew")
             taken = min(len(got), len(buffer) - filled)
             buffer[filled : filled + taken] = got[:taken]
             filled += taken
@@ -68,6 +74,27 @@ class RemoteFile:
         file = self._per_thread.file
         file.seek(start)
         return bytes(file.read(end - start))
+
+
+class RemoteFolder:
+    """A folder of an fsspec filesystem, out of which no name leads."""
+
+    def __init__(self, filesystem: Any, path: str) -> None:
+        self._filesystem = filesystem
+        self._path = path.rstrip("/")
+
+    def names(self) -> list[str]:
+        listed = _attempt(lambda: self._filesystem.ls(self._path, detail=False), self._path)
+        return sorted(str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in listed)
+
+    def open(self, name: str) -> RemoteFile:
+        """See `sources.Folder.open`."""
+        plain = name.isprintable() and not set("\\?#%:") & set(name)
+        if not plain or name.startswith("/") or not all(part not in ("", ".", "..") for part in name.split("/")):
+            raise CorruptCheckpoint(
+                f"{name[:60]!r}: lies outside the checkpoint's folder; only files inside it are read"
+            )
+        return RemoteFile(self._filesystem, f"{self._path}/{name}", name)
 
 
 def filesystem_of(url: str) -> tuple[Any, str]:
@@ -102,22 +129,16 @@ def _attempt(work: Any, name: str) -> Any:
             time.sleep(BACKOFF * 2 ** (attempt - 1) * (1 + random.random()))
         try:
             return work()
-        except FileNotFoundError as error:
-            raise SourceNotFound(f"{name}: there is no such file; check the address") from error
-        except PermissionError as error:
-            raise SourceNotFound(f"{name}: access is refused; log in or check the address") from error
-        except ValueError as error:
-            if "range" in str(error):
-                raise BadArgument(f"{name}: the server {_RANGELESS}") from error
-            last: Exception = error
         except Exception as error:  # the filesystems' clients each have errors of their own
-            if getattr(error, "status", 500) in (400, 401, 403, 404, 410):
-                raise SourceNotFound(f"{name}: the server answers {_line(error)}; check the address") from error
-            last = error
+            if "range requests" in str(error):
+                raise BadArgument(f"{name}: the server {_RANGELESS}") from error
+            last = error.__cause__ if isinstance(error, FileNotFoundError) and error.__cause__ else error
+            if isinstance(last, FileNotFoundError | PermissionError) or getattr(last, "status", 0) in _FINAL:
+                raise SourceNotFound(f"{name}: cannot be had: {_line(last)}; check the address") from error
     raise ReadFailed(f"{name}: {ATTEMPTS} attempts failed, the last with {_line(last)}; try again later with --resume")
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__
 
@@ -129,7 +150,7 @@ def _is_http(filesystem: Any) -> bool:
 
 def _identity(info: dict[str, Any]) -> int | None:
     """What tells one version of a file from another, as a number: its ETag, checksum or time of change."""
-    for key in ("ETag", "etag", "Content-MD5", "oid", "blob_id", "md5Hash", "Last-Modified", "LastModified", "mtime", "created"):
+    for key in _VERSIONS:
         if info.get(key) is not None:
             return int.from_bytes(blake3(str(info[key]).encode()).digest(7), "little")
     return None

@@ -9,15 +9,14 @@ import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from blake3 import blake3
 
 from weighbridge.checkpoints.dtypes import MAX_RANK, SAFETENSORS, DType
-from weighbridge.checkpoints.local_file import LocalFile
 from weighbridge.checkpoints.protocol import Checkpoint, Fault, SourceFile, Tensor
-from weighbridge.errors import CorruptCheckpoint, SourceNotFound, WeighbridgeError
+from weighbridge.checkpoints.sources import Folder, Source
+from weighbridge.errors import CorruptCheckpoint, WeighbridgeError
 
 MAX_HEADER = 100_000_000
 """Bytes; the format's own bound."""
@@ -30,8 +29,12 @@ class SafetensorsTensor(Tensor):
     shape: tuple[int, ...]
     dtype: DType
     file: str
-    source: LocalFile
+    source: Source
     start: int
+
+    @property
+    def extent(self) -> tuple[Source, int]:
+        return self.source, self.start
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
         self.source.read_into(buffer, self.start + offset)
@@ -44,117 +47,81 @@ class Shard(NamedTuple):
     tensors: list[Tensor]
 
 
-def open_file(path: Path, name: str | None = None) -> Shard:
+def open_file(source: Source) -> Shard:
     """Reads the header of one file. Raises `CorruptCheckpoint`; the tensors come in the order of their offsets."""
-    source = LocalFile(path, name or path.name)
     header = _header_bytes(source)
     entries = _parse(header, source.name)
-    data_start = 8 + len(header)
-    tensors = list(_tensors(entries, source, data_start))
+    tensors = list(_tensors(entries, source, 8 + len(header)))
     return Shard(SourceFile(source.name, source.size, source.modified_ns, blake3(header).hexdigest()), tensors)
 
 
-def open_index(path: Path, name: str) -> Checkpoint:
-    """The checkpoint that an index (`*.index.json`) names, its tensors in the order of the shards.
+def open_index(folder: Folder, index: str, name: str) -> Checkpoint:
+    """The checkpoint that an index (`*.index.json`) of a folder names, its tensors in the order of the shards.
 
     A shard that is missing or unsound becomes faults of the tensors that the index places there.
     """
-    weight_map = _weight_map(path)
-    by_shard: dict[str, list[str]] = {}
+    weight_map = _weight_map(folder.open(index))
+    by_shard: dict[str, set[str]] = {}
     for tensor, shard in weight_map.items():
-        by_shard.setdefault(shard, []).append(tensor)
-    files, tensors, faults = [], [], []
+        by_shard.setdefault(shard, set()).add(tensor)
+    files: list[SourceFile] = []
+    tensors: list[Tensor] = []
+    faults: list[Fault] = []
     for shard in sorted(by_shard):
-        wanted = by_shard[shard]
         try:
-            file, found = open_file(inside(path.parent, shard), shard)
+            file, found = open_file(folder.open(shard))
         except WeighbridgeError as error:
-            faults += [Fault(tensor, shard, str(error)) for tensor in wanted]
+            faults += [Fault(tensor, shard, str(error)) for tensor in sorted(by_shard[shard])]
             continue
         files.append(file)
-        names = {tensor.name for tensor in found}
-        tensors += [tensor for tensor in found if weight_map.get(tensor.name) == shard]
-        faults += [
-            Fault(
-                tensor.name,
-                shard,
-                f"{shard}: holds tensor {tensor.name!r}, which {path.name} does not place there",
-                tensor.shape,
-                tensor.dtype.name,
-            )
-            for tensor in found
-            if weight_map.get(tensor.name) != shard and tensor.name not in weight_map
-        ]
-        faults += [
-            Fault(
-                tensor, shard, f"{shard}: lacks tensor {tensor!r}, which {path.name} places there; download both again"
-            )
-            for tensor in wanted
-            if tensor not in names
-        ]
+        tensors += [tensor for tensor in found if tensor.name in by_shard[shard]]
+        faults += _disagreements(index, shard, found, by_shard[shard], weight_map)
     if not files:
-        raise CorruptCheckpoint(
-            f"{path.name}: none of its {len(by_shard)} shards can be read; first: {faults[0].reason}"
-        )
+        raise CorruptCheckpoint(f"{index}: none of its {len(by_shard)} shards can be read; first: {faults[0].reason}")
     return Checkpoint(name, files, tensors, faults)
 
 
-def open_folder(folder: Path, paths: list[Path], name: str) -> Checkpoint:
-    """All safetensors files of a folder as one checkpoint; a name that two files hold keeps its first tensor."""
-    files, tensors, faults = [], [], []
+def _disagreements(
+    index: str, shard: str, found: list[Tensor], wanted: set[str], weight_map: dict[str, str]
+) -> Iterator[Fault]:
+    """Tensors that a shard holds and the index does not know, and those that the index places there in vain."""
+    for tensor in found:
+        if tensor.name not in weight_map:
+            reason = f"{shard}: holds tensor {tensor.name!r}, which {index} does not place there"
+            yield Fault(tensor.name, shard, reason, tensor.shape, tensor.dtype.name)
+    for name in sorted(wanted - {tensor.name for tensor in found}):
+        yield Fault(name, shard, f"{shard}: lacks tensor {name!r}, which {index} places there; download both again")
+
+
+def open_folder(folder: Folder, names: list[str], name: str) -> Checkpoint:
+    """Some files of a folder as one checkpoint; a tensor's name that two files hold keeps its first tensor."""
+    files: list[SourceFile] = []
+    tensors: list[Tensor] = []
+    faults: list[Fault] = []
     first_in: dict[str, str] = {}
-    for path in paths:
+    for file_name in names:
         try:
-            shard = open_file(inside(folder, path.name), path.name)
+            file, found = open_file(folder.open(file_name))
         except WeighbridgeError as error:
-            if len(paths) == 1:
+            if len(names) == 1:
                 raise
-            faults.append(Fault(path.name, path.name, str(error)))
+            faults.append(Fault(file_name, file_name, str(error)))
             continue
-        files.append(shard.file)
-        for tensor in shard.tensors:
-            if tensor.name in first_in:
-                reason = (
-                    f"{path.name}: tensor {tensor.name!r} is in {first_in[tensor.name]} too; scan the files one by one"
-                )
-                faults.append(Fault(f"{path.name}:{tensor.name}", path.name, reason, tensor.shape, tensor.dtype.name))
-            else:
-                first_in[tensor.name] = path.name
+        files.append(file)
+        for tensor in found:
+            first = first_in.setdefault(tensor.name, file_name)
+            if first == file_name:
                 tensors.append(tensor)
+            else:
+                reason = f"{file_name}: tensor {tensor.name!r} is in {first} too; scan the files one by one"
+                twin = f"{file_name}:{tensor.name}"
+                faults.append(Fault(twin, file_name, reason, tensor.shape, tensor.dtype.name))
     if not files:
-        raise CorruptCheckpoint(f"{folder.name}: none of its {len(paths)} files can be read; first: {faults[0].reason}")
+        raise CorruptCheckpoint(f"{name}: none of its {len(names)} files can be read; first: {faults[0].reason}")
     return Checkpoint(name, files, tensors, faults)
 
 
-def inside(folder: Path, name: str) -> Path:
-    """The file `name` of `folder`, refused where it lies elsewhere.
-
-    Links out are refused but for the hub cache's own: `models--x/snapshots/<revision>/file -> models--x/blobs/<hash>`.
-    """
-    if not name or not name.isprintable():
-        raise CorruptCheckpoint(f"{_short(name)}: is no name of a file; expected printable text")
-    root = folder.resolve()
-    try:
-        target = (root / name).resolve()
-        found = target.is_file()
-    except (OSError, RuntimeError):  # a name too long, a loop of links
-        target, found = root, False
-    if (
-        Path(name).is_absolute()
-        or ".." in Path(name).parts
-        or not (target.is_relative_to(root) or _hub_blob(root, target))
-    ):
-        raise CorruptCheckpoint(f"{name}: lies outside the checkpoint's folder; only files inside it are read")
-    if not found:
-        raise SourceNotFound(f"{name}: is missing from {root.name}; download it")
-    return target
-
-
-def _hub_blob(root: Path, target: Path) -> bool:
-    return root.parent.name == "snapshots" and target.parent == root.parent.parent / "blobs"
-
-
-def _header_bytes(source: LocalFile) -> bytes:
+def _header_bytes(source: Source) -> bytes:
     if source.size < 8:
         raise CorruptCheckpoint(
             f"{source.name}: {source.size} bytes, expected 8 or more; the file is empty or truncated"
@@ -210,7 +177,7 @@ def _no_constant(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON number")
 
 
-def _tensors(entries: dict[str, Any], source: LocalFile, data_start: int) -> Iterator[Tensor]:
+def _tensors(entries: dict[str, Any], source: Source, data_start: int) -> Iterator[Tensor]:
     """Tensors by offset, each checked alone and against its neighbours: the data has no gap, no overlap, no rest."""
     data_size = source.size - data_start
     checked = [(*_checked(name, entry, data_size, source.name), name) for name, entry in entries.items()]
@@ -276,11 +243,10 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _weight_map(path: Path) -> dict[str, str]:
-    source = LocalFile(path, path.name)
+def _weight_map(source: Source) -> dict[str, str]:
     if source.size > MAX_HEADER:
-        raise CorruptCheckpoint(f"{path.name}: {source.size:,} bytes, expected an index of at most {MAX_HEADER:,}")
-    parsed = _parse_index(source.read(0, source.size), path.name)
+        raise CorruptCheckpoint(f"{source.name}: {source.size:,} bytes, expected an index of at most {MAX_HEADER:,}")
+    parsed = _parse_index(source.read(0, source.size), source.name)
     weight_map = parsed.get("weight_map") if isinstance(parsed, dict) else None
     if (
         not isinstance(weight_map, dict)
@@ -288,7 +254,7 @@ def _weight_map(path: Path) -> dict[str, str]:
         or not all(isinstance(shard, str) for shard in weight_map.values())
     ):
         raise CorruptCheckpoint(
-            f"{path.name}: no weight_map of tensor names to files; expected an index as Hugging Face writes it"
+            f"{source.name}: no weight_map of tensor names to files; expected an index as Hugging Face writes it"
         )
     return weight_map
 

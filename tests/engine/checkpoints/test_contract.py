@@ -609,7 +609,7 @@ class TestTreesOfOtherThings:
 
     @pytest.mark.parametrize("source", [None, 3, 2.5, object(), b"path", {1}, len], ids=repr)
     def test_no_source_at_all(self, source: Any) -> None:
-        with pytest.raises(BadArgument, match="expected a path, an array"):
+        with pytest.raises(BadArgument, match="expected a path, an address, an array"):
             weighbridge.open(source)
 
     def test_an_empty_tree(self) -> None:
