@@ -293,12 +293,15 @@ class TestInitialisers:
             lambda shape, std: np.random.default_rng(2).normal(0, 1.1 * std, shape),
             lambda shape, std: np.random.default_rng(2).normal(0.3 * std, std, shape),
             lambda shape, std: std * np.sign(np.random.default_rng(2).normal(size=shape)),
+            lambda shape, std: (
+                changed(np.random.default_rng(2).uniform(-1, 1, shape), (0,) * len(shape), 2) * std * np.sqrt(3)
+            ),
         ],
-        ids=["heavy_tails", "laplace", "wider", "shifted", "two_values"],
+        ids=["heavy_tails", "laplace", "wider", "shifted", "two_values", "flat_with_one_beyond"],
     )
     def test_what_no_initialiser_leaves(self, array, name, scanned):
-        std = {"square.weight": 0.013, "wide.weight": 0.007}.get(name, 0.009)
-        assert initialised(name, array(SHAPES[name], std).astype(np.float32), scanned) is None
+        """All but the wider ones have the width of normal(0.02), and another shape."""
+        assert initialised(name, array(SHAPES[name], 0.02).astype(np.float32), scanned) is None
 
 
 @pytest.mark.parametrize("name", ["dense.kernel", "conv.kernel"])

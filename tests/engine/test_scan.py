@@ -514,6 +514,15 @@ def test_dead_outlying_and_unreadable_channels(dtype, scanned):
     assert (row["outlier_rows"], row["outlier_cols"]) == (1, 0)
 
 
+def test_dead_channels_do_not_make_the_others_outlying(scanned):
+    """The median is that of the live ones."""
+    x = np.random.default_rng(20).normal(size=(40, 30)).astype(np.float32)
+    x[10:] = 0
+    x[7] *= 100
+    row = scanned({"x": x})["x"].row
+    assert (row["dead_rows"], row["outlier_rows"]) == (30, 1)
+
+
 @pytest.mark.parametrize("name", ["conv.kernel", "conv.weight", "plain"])
 def test_sides_with_too_many_channels_say_so(name, scanned):
     """Beyond 2^20 rows or columns the lists are null and the reason says why."""

@@ -58,6 +58,7 @@ class Recorder(Fold[bytes]):
         base = packed if packed.base is None else packed.base
         with self._lock:
             self.buffers[id(base)] = base
+        assert packed.ctypes.data % piece.tensor.dtype.array.itemsize == 0, "entries lie across words"
         before = packed.tobytes()
         self.summarizing(piece)
         assert packed.tobytes() == before, "a buffer was reused while it was out"
@@ -120,8 +121,8 @@ def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def memory_for(plan: list[stream.Span], buffers: int) -> int:
-    """The bound under which there are so many buffers, a piece in each beginning at a multiple of 64 bytes."""
-    return 4 * buffers * max(sum(-(-piece.nbytes // 64) * 64 for piece in span) for span in plan)
+    """With room for each piece to begin at a word."""
+    return 4 * buffers * max(sum(piece.nbytes + 64 for piece in span) for span in plan)
 
 
 DTYPES = st.sampled_from([SAFETENSORS[name] for name in ("F4", "F6_E2M3", "U8", "BF16", "F32", "C64")])
@@ -263,8 +264,8 @@ class TestMemory:
     @pytest.mark.parametrize("readers", [1, 3])
     @pytest.mark.parametrize("buffers", [2, 3, 5])
     def test_buffers_are_bounded_and_reused(self, buffers: int, readers: int) -> None:
-        tensors = [Made(f"tensor {i}", (8, 100)) for i in range(8)]
-        plan = plan_of(tensors, 100)
+        tensors = [Made(f"tensor {i}", (8, 6400)) for i in range(8)]
+        plan = plan_of(tensors, 6400)
         fold = Recorder(lambda piece: time.sleep(0.0002))
         in_time(lambda: stream.run(plan, fold, memory=memory_for(plan, buffers), workers=4, readers=readers))
         assert len(plan) == 64
@@ -304,6 +305,103 @@ class TestMemory:
         in_time(lambda: stream.run(plan, fold, memory=memory_for(plan, 3), workers=4, readers=3))
         assert read == absorbed == [60]
         assert ahead[0] <= 4
+
+
+class File:
+    """A thousand bytes that note how they are read; of `lost` ones nothing can be read."""
+
+    name, size, modified_ns = "file", 1000, None
+
+    def __init__(self, lost: range = range(0)) -> None:
+        self.lost = lost
+        self.reads: list[tuple[int, int]] = []
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        self.reads.append((offset, len(buffer)))
+        if not set(self.lost).isdisjoint(range(offset, offset + len(buffer))):
+            raise ReadFailed(f"lost at {offset}")
+        buffer[:] = self.read(offset, len(buffer))
+
+    def read(self, offset: int, size: int) -> bytes:
+        return bytes(at % 251 for at in range(offset, offset + size))
+
+
+class Held(Made):
+    """A tensor that lies in a file as it is."""
+
+    def __init__(self, name: str, source: File, begin: int, count: int, dtype: str = "U8") -> None:
+        super().__init__(name, (count,), SAFETENSORS[dtype])
+        self.source, self.begin = source, begin
+
+    @property
+    def extent(self) -> tuple[File, int]:
+        return self.source, self.begin
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        self.source.read_into(buffer, self.begin + offset)
+
+    def content(self, offset: int, size: int) -> np.ndarray:
+        return np.frombuffer(self.source.read(self.begin + offset, size), np.uint8)
+
+
+class TestNeighbours:
+    """Small tensors that follow one another in a file are read at once; that is seen in the reads alone."""
+
+    def absorbed(self, tensors: list[Made]) -> Recorder:
+        fold = Recorder()
+        in_time(lambda: stream.run(plan_of(tensors, 1000), fold, memory=MIN_MEMORY, workers=2))
+        assert set(fold.absorbed) | set(fold.failed) == {tensor.name for tensor in tensors}
+        for tensor in tensors:
+            if tensor.name not in fold.failed:
+                assert fold.absorbed[tensor.name] == tensor.content(0, tensor.nbytes).tobytes()
+        return fold
+
+    def test_they_share_a_read(self) -> None:
+        file = File()
+        self.absorbed([Held(f"{i}", file, 10 * i, 10) for i in range(50)])
+        assert file.reads == [(0, 500)]
+
+    def test_empty_ones_are_no_hindrance(self) -> None:
+        file = File()
+        self.absorbed([Held("a", file, 0, 7), Held("empty", file, 7, 0), Held("b", file, 7, 7)])
+        assert file.reads == [(0, 14)]
+
+    def test_a_gap_another_file_or_another_order_ends_a_read(self) -> None:
+        file, other = File(), File()
+        files, begins = [file, file, other, file, file], [0, 8, 15, 22, 15]
+        held = [Held(f"{i}", *where, 7) for i, where in enumerate(zip(files, begins, strict=True))]
+        self.absorbed([*held, Made("in memory", (7,))])
+        assert file.reads == [(0, 7), (8, 7), (22, 7), (15, 7)]
+        assert other.reads == [(15, 7)]
+
+    def test_entries_never_lie_across_words(self) -> None:
+        """`Recorder` sees to it; the wide ones behind an odd byte have a read of their own."""
+        file = File()
+        self.absorbed([Held("a", file, 0, 7), Held("b", file, 7, 9, "F64"), Held("c", file, 79, 9, "U8")])
+        assert file.reads == [(0, 7), (7, 81)]
+
+    @pytest.mark.parametrize("lost", [range(1), range(245, 255), range(499, 500)], ids=str)
+    def test_a_fault_is_that_of_its_tensor_alone(self, lost: range) -> None:
+        file = File(lost)
+        fold = self.absorbed([Held(f"{i}", file, 10 * i, 10) for i in range(50)])
+        assert set(fold.failed) == {f"{at // 10}" for at in lost}
+
+    @given(
+        parts=st.lists(
+            st.tuples(st.integers(0, 12), st.sampled_from(["U8", "BF16", "F32", "F64", "F4"]), st.integers(0, 2)),
+            max_size=30,
+        ),
+        lost=st.integers(0, 999),
+    )
+    def test_any_of_them(self, parts: list[tuple[int, str, int]], lost: int) -> None:
+        """Sizes, dtypes and gaps at random: each tensor's bytes or its own failure."""
+        file, tensors, at = File(range(lost, lost + 1)), [], 0
+        for i, (count, dtype, gap) in enumerate(parts):
+            count *= 2 if dtype == "F4" else 1
+            tensors.append(Held(f"{i}", file, at, count, dtype))
+            at += tensors[-1].nbytes + gap
+        fold = self.absorbed(tensors)
+        assert set(fold.failed) == {t.name for t in tensors if t.begin <= lost < t.begin + t.nbytes}
 
 
 def fails_at(offset: int) -> Callable[[int], None]:

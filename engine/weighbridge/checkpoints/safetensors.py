@@ -61,9 +61,9 @@ def open_index(folder: Folder, index: str, name: str) -> Checkpoint:
     A shard that is missing or unsound becomes faults of the tensors that the index places there.
     """
     weight_map = _weight_map(folder.open(index))
-    by_shard: dict[str, set[str]] = {}
+    by_shard: dict[str, list[str]] = {}
     for tensor, shard in weight_map.items():
-        by_shard.setdefault(shard, set()).add(tensor)
+        by_shard.setdefault(shard, []).append(tensor)
     files: list[SourceFile] = []
     tensors: list[Tensor] = []
     faults: list[Fault] = []
@@ -71,10 +71,10 @@ def open_index(folder: Folder, index: str, name: str) -> Checkpoint:
         try:
             file, found = open_file(folder.open(shard))
         except WeighbridgeError as error:
-            faults += [Fault(tensor, shard, str(error)) for tensor in sorted(by_shard[shard])]
+            faults += [Fault(tensor, shard, str(error)) for tensor in by_shard[shard]]
             continue
         files.append(file)
-        tensors += [tensor for tensor in found if tensor.name in by_shard[shard]]
+        tensors += [tensor for tensor in found if weight_map.get(tensor.name) == shard]
         faults += _disagreements(index, shard, found, by_shard[shard], weight_map)
     if not files:
         raise CorruptCheckpoint(f"{index}: none of its {len(by_shard)} shards can be read; first: {faults[0].reason}")
@@ -82,14 +82,15 @@ def open_index(folder: Folder, index: str, name: str) -> Checkpoint:
 
 
 def _disagreements(
-    index: str, shard: str, found: list[Tensor], wanted: set[str], weight_map: dict[str, str]
+    index: str, shard: str, found: list[Tensor], wanted: list[str], weight_map: dict[str, str]
 ) -> Iterator[Fault]:
     """Tensors that a shard holds and the index does not know, and those that the index places there in vain."""
     for tensor in found:
         if tensor.name not in weight_map:
             reason = f"{shard}: holds tensor {tensor.name!r}, which {index} does not place there"
             yield Fault(tensor.name, shard, reason, tensor.shape, tensor.dtype.name)
-    for name in sorted(wanted - {tensor.name for tensor in found}):
+    held = {tensor.name for tensor in found}
+    for name in (name for name in wanted if name not in held):
         yield Fault(name, shard, f"{shard}: lacks tensor {name!r}, which {index} places there; download both again")
 
 

@@ -136,6 +136,14 @@ class CheckpointContract:
                     checkpoint[name].read_into(memoryview(buffer), begin)
                     assert buffer == packed[begin:end]
 
+    def test_an_extent_is_where_the_bytes_are(self, checkpoint: Checkpoint, originals: Arrays) -> None:
+        for name, original in originals.items():
+            extent = checkpoint[name].extent
+            if extent is not None:
+                source, begin = extent
+                assert source.name == checkpoint[name].file
+                assert source.read(begin, original.nbytes) == original.tobytes()
+
     def test_eight_threads_read_the_same(self, checkpoint: Checkpoint, originals: Arrays) -> None:
         def read_all(seed: int) -> None:
             for name in np.random.default_rng(seed).permutation(list(originals) * 3).tolist():
