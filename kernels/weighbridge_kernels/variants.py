@@ -4,6 +4,7 @@
 offer the same functions, which take NumPy arrays or what `put` made of them and give NumPy arrays and states.
 """
 
+import itertools
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ Device = Literal["auto", "cpu", "gpu", "tpu"]
 DEVICES: tuple[Device, ...] = ("auto", "cpu", "gpu", "tpu")
 
 Array = Any
+
+_THREADS_A_DEVICE = 3
+"""One span on its way, one being worked on, one whose results come back."""
 Sums = np.ndarray
 """Sum, sum of squares and greatest magnitude of every channel, a row each."""
 
@@ -33,10 +37,12 @@ class DeviceUnavailable(RuntimeError):
 class Variant:
     """The kernels in one form, and how much of a span they best work on at a time.
 
-    `tile_cols` is a multiple of every quantiser's block.
+    `tile_cols` is a multiple of every quantiser's block. `workers` is how many threads keep it busy, 0 for one a
+    processor.
     """
 
     name: str
+    workers: int
     tile_entries: int
     tile_cols: int
     put: Callable[[Array], Array]
@@ -88,6 +94,7 @@ def host() -> Variant:
 
     return Variant(
         name="host",
+        workers=0,
         tile_entries=1 << 18,
         tile_cols=1 << 12,
         put=lambda array: array,
@@ -106,7 +113,7 @@ def host() -> Variant:
 
 @cache
 def on_jax(platform: str) -> Variant:
-    """The JAX forms on the first device of a platform (`cpu`, `gpu`, `tpu`)."""
+    """The JAX forms on a platform (`cpu`, `gpu`, `tpu`); arrays go to its devices in turn, and results follow them."""
     import jax
 
     from weighbridge_kernels import (
@@ -119,9 +126,12 @@ def on_jax(platform: str) -> Variant:
     )
 
     try:
-        device = jax.devices(platform)[0]
+        local = jax.local_devices(backend=platform)
     except RuntimeError as error:
         raise DeviceUnavailable(f"no {platform} that JAX can use: {str(error).splitlines()[0]}") from error
+
+    turns = itertools.cycle(local)
+    method: Literal["scatter", "sort"] = "scatter" if platform == "cpu" else "sort"
 
     def numpy(array: Array) -> np.ndarray:
         return np.asarray(array)
@@ -129,10 +139,10 @@ def on_jax(platform: str) -> Variant:
     def put(array: np.ndarray) -> Array:
         # A copy: on the CPU JAX may keep the very memory, which the stream fills again.
         with jax.enable_x64(array.dtype.itemsize == 8):
-            return jax.device_put(array.copy(), device)
+            return jax.device_put(array.copy(), next(turns))
 
     def high_half_histogram(words: Array) -> tuple[np.ndarray, int, np.ndarray]:
-        counts, low, classes = bit_histogram.high_half_histogram(words, words.size)
+        counts, low, classes = bit_histogram.high_half_histogram(words, words.size, method=method)
         return numpy(counts).astype(np.int64), int(low), numpy(classes).astype(np.int64)
 
     def channel_sums(tile: Array) -> tuple[Sums, Sums]:
@@ -151,12 +161,13 @@ def on_jax(platform: str) -> Variant:
             return finite_tile.scaled_tile(x, x.dtype.type(2.0**-exponent), padded=padded)
 
     return Variant(
-        name=f"jax:{device.platform}",
+        name=f"jax:{local[0].platform}",
+        workers=_THREADS_A_DEVICE * len(local),
         tile_entries=1 << 21,
         tile_cols=1 << 21,
         put=put,
         bit_histogram=lambda codes, patterns: numpy(
-            bit_histogram.bit_histogram(codes, codes.size, patterns=patterns)
+            bit_histogram.bit_histogram(codes, codes.size, patterns=patterns, method=method)
         ).astype(np.int64),
         high_half_histogram=high_half_histogram,
         central_moments=central_moments.central_moments,

@@ -266,6 +266,13 @@ def initialised(name, array, scanned):
     return found[0].evidence if found else None
 
 
+def skew_normal(shape, delta=0.768):
+    """Of variance 1, skewness 0.2 and an excess kurtosis of 0.1, which is that of a normal within its noise."""
+    a, b = np.random.default_rng(2).normal(size=(2, *shape))
+    skewed = delta * np.abs(a) + np.sqrt(1 - delta**2) * b
+    return (skewed - skewed.mean()) / skewed.std()
+
+
 @pytest.mark.parametrize("name", SHAPES)
 class TestInitialisers:
     @pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16], ids=["F32", "BF16"])
@@ -292,12 +299,13 @@ class TestInitialisers:
             lambda shape, std: np.random.default_rng(2).laplace(0, std / np.sqrt(2), shape),
             lambda shape, std: np.random.default_rng(2).normal(0, 1.1 * std, shape),
             lambda shape, std: np.random.default_rng(2).normal(0.3 * std, std, shape),
+            lambda shape, std: skew_normal(shape) * std,
             lambda shape, std: std * np.sign(np.random.default_rng(2).normal(size=shape)),
             lambda shape, std: (
                 changed(np.random.default_rng(2).uniform(-1, 1, shape), (0,) * len(shape), 2) * std * np.sqrt(3)
             ),
         ],
-        ids=["heavy_tails", "laplace", "wider", "shifted", "two_values", "flat_with_one_beyond"],
+        ids=["heavy_tails", "laplace", "wider", "shifted", "skewed", "two_values", "flat_with_one_beyond"],
     )
     def test_what_no_initialiser_leaves(self, array, name, scanned):
         """All but the wider ones have the width of normal(0.02), and another shape."""

@@ -105,11 +105,19 @@ DIRECTION = {
     "errors.py": (*UPPER, "report", "matrix", "roles", "checkpoints", "stream"),
     "roles.py": (*UPPER, "report", "matrix", "checkpoints", "stream"),
     "matrix.py": (*UPPER, "report", "checkpoints", "stream"),
+    "devices.py": (*UPPER, "report", "checkpoints", "stream", "matrix", "roles"),
     "report": (*UPPER, "stream"),
     "analyses": ("models", "views", "app", "cli", "terminal", "demo"),
     "terminal.py": ("models", "views", "app", "cli", "demo", "stream"),
 }
 """What each part of the engine must not import at run time."""
+
+
+def test_every_part_has_its_place():
+    parts = {
+        path.name for path in ENGINE.iterdir() if path.name not in ("__init__.py", "__pycache__", "data", "py.typed")
+    }
+    assert parts <= {*DIRECTION, *UPPER, *(f"{name}.py" for name in UPPER)}
 
 
 def only_for_types(path):

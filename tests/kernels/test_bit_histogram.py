@@ -142,3 +142,24 @@ def test_parts_add_up(variant: Variant, cuts: tuple[int, ...]) -> None:
     codes = (words >> 16).astype(np.uint16)
     added = sum(variant.bit_histogram(variant.put(part), 65536) for part in np.split(codes, cuts))
     np.testing.assert_array_equal(added, np.bincount(codes, minlength=65536))
+
+
+@pytest.mark.parametrize("valid", [0, 1, 999, 1000])
+@pytest.mark.parametrize(("dtype", "patterns"), [(np.uint8, 16), (np.uint8, 256), (np.uint16, 65536)])
+@pytest.mark.parametrize("codes_of", [uniform, one_run, ends])
+def test_sorting_counts_the_same(codes_of: Callable, dtype: type, patterns: int, valid: int) -> None:
+    from weighbridge_kernels.bit_histogram import bit_histogram
+
+    codes = codes_of(1000, patterns, dtype)
+    counts = bit_histogram(codes, valid, patterns=patterns, method="sort")
+    np.testing.assert_array_equal(counts, np.bincount(codes[:valid], minlength=patterns))
+
+
+def test_sorting_words_counts_the_same() -> None:
+    from weighbridge_kernels.bit_histogram import high_half_histogram
+
+    words = np.array(list(SPECIAL_WORDS.values()) * 3, np.uint32)
+    for scattered, by_sorting in zip(
+        high_half_histogram(words, 40), high_half_histogram(words, 40, method="sort"), strict=True
+    ):
+        np.testing.assert_array_equal(scattered, by_sorting)

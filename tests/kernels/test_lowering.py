@@ -24,7 +24,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 class Call(NamedTuple):
     kernel: Callable
     arguments: tuple[tuple[tuple[int, ...], type], ...]
-    static: dict[str, int] | None = None
+    static: dict[str, int | str] | None = None
 
 
 FLAT, MATRIX, NARROW, SCALAR = (4099,), (19, 192), (19, 130), ()
@@ -32,7 +32,13 @@ VALID = (SCALAR, jnp.int32)
 CALLS = {
     "bit_histogram of 8 bits": Call(bit_histogram.bit_histogram, ((FLAT, jnp.uint8), VALID), {"patterns": 256}),
     "bit_histogram of 16 bits": Call(bit_histogram.bit_histogram, ((FLAT, jnp.uint16), VALID), {"patterns": 65536}),
+    "bit_histogram by sorting": Call(
+        bit_histogram.bit_histogram, ((FLAT, jnp.uint16), VALID), {"patterns": 65536, "method": "sort"}
+    ),
     "high_half_histogram": Call(bit_histogram.high_half_histogram, ((FLAT, jnp.uint32), VALID)),
+    "high_half_histogram by sorting": Call(
+        bit_histogram.high_half_histogram, ((FLAT, jnp.uint32), VALID), {"method": "sort"}
+    ),
     "central_moments of float32": Call(central_moments._moments, ((FLAT, jnp.float32),)),
     "central_moments of float64": Call(central_moments._moments, ((FLAT, jnp.float64),)),
     "decoded_tile of 8 bits": Call(

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
-from weighbridge import checkpoints, stream
+from weighbridge import checkpoints, devices, stream
 from weighbridge.analyses.scan_row import finished_row
 from weighbridge.analyses.scan_state import SpanSummary, TensorState, summarize
 from weighbridge.checkpoints.protocol import Checkpoint, Fault, Tensor
@@ -27,7 +27,6 @@ from weighbridge.report.schema import SCAN
 from weighbridge.report.tables import TableWriter, keep_rows
 from weighbridge.roles import Assignment, assign
 from weighbridge.stream import Fold, Piece
-from weighbridge_kernels import variants
 from weighbridge_kernels.variants import Device, Variant
 
 TABLE = "scan"
@@ -124,10 +123,7 @@ def run(
         raise BadArgument(f"memory is {memory:,} bytes; expected at least {stream.MIN_MEMORY:,}")
     if prepared.finished is not None:
         return prepared.finished
-    try:
-        variant = variants.select(device)
-    except variants.DeviceUnavailable as error:
-        raise BadArgument(f"{error}; use --device cpu") from error
+    variant = devices.select(device)
     began = time.monotonic()
     writer, manifest = _start(prepared, variant)
     analysis = manifest.analyses[TABLE]
@@ -143,7 +139,7 @@ def run(
             list(stream.spans(cut)),
             fold,
             memory=memory,
-            workers=os.cpu_count() or 1,
+            workers=variant.workers or os.cpu_count() or 1,
             readers=prepared.checkpoint.readers,
             advanced=fold.watch.advance,
         )
