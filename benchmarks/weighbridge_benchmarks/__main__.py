@@ -1,7 +1,6 @@
 """python -m weighbridge_benchmarks: the kernels on real shapes, beside NumPy and the machine's own limits."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -30,7 +29,7 @@ def main() -> None:
     )
     print("\n".join(lines(result)))
     if given.json:
-        given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        given.json.write_text(suite.dumps(result), encoding="utf-8")
     if given.compare:
         for name, ratio in suite.compare(suite.load(given.compare), result) or [("nothing changed beyond noise", 1.0)]:
             print(f"{ratio:6.2f}x  {name}")

@@ -154,6 +154,10 @@ def _commit() -> str | None:
     return done.stdout.strip() or None
 
 
+def dumps(result: Result) -> str:
+    return json.dumps(result, indent=1) + "\n"
+
+
 def load(path: Path) -> Result:
     result: Result = json.loads(path.read_text(encoding="utf-8"))
     return result

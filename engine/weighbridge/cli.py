@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+DEVICES = ("auto", "cpu", "gpu", "tpu")
 DONE, BAD_CALL, SOME_FAILED, FINDINGS, INTERRUPTED = 0, 2, 3, 4, 130
 
 app = typer.Typer(
@@ -156,8 +157,8 @@ def _scan(
         raise BadArgument("--resume and --overwrite exclude each other; give one")
     if sort not in SCALARS or sort == "shape":
         raise BadArgument(f"cannot sort by {sort!r}; expected one of {', '.join(c for c in SCALARS if c != 'shape')}")
-    if device not in ("auto", "cpu", "gpu", "tpu"):
-        raise BadArgument(f"--device {device!r}; expected auto, cpu, gpu or tpu")
+    if device not in DEVICES:
+        raise BadArgument(f"--device {device!r}; expected {', '.join(DEVICES)}")
     bound = _bytes(memory)
     if_exists = "resume" if resume else "overwrite" if overwrite else "reuse"
     prepared = analysis.plan(source, report=report, include=include, exclude=exclude, if_exists=if_exists)  # type: ignore[arg-type]
@@ -260,6 +261,34 @@ def demo(
     from weighbridge.demo import locate
 
     _scan(locate(model), report, [], [], "1GiB", "auto", False, overwrite, False, json, sort, limit)
+
+
+@_command
+def bench(
+    shape: Annotated[
+        list[str] | None, typer.Option("--shape", metavar="NAME", help="A named shape or all; repeatable.")
+    ] = None,
+    kernel: Annotated[str, typer.Option("--kernel", metavar="GLOB", help="Only kernels whose name matches.")] = "*",
+    device: _Device = "auto",
+    seconds: Annotated[float, typer.Option("--seconds", min=0.0, help="Time to spend on a measurement.")] = 0.5,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Where the result goes.")] = None,
+    compare: Annotated[
+        Path | None, typer.Option("--compare", metavar="FILE", help="An earlier result: list changes beyond noise.")
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", metavar="FILE", help="A roofline as .svg or .png (extra [bench]).")
+    ] = None,
+) -> None:
+    """Measure the kernels on named real shapes, beside NumPy and the machine's own limits.
+
+    Example: weighbridge bench --shape 7b.mlp --json now.json --compare before.json
+    """
+    from weighbridge.bench import bench as measure
+
+    if device not in DEVICES:
+        raise BadArgument(f"--device {device!r}; expected {', '.join(DEVICES)}")
+    for line in measure(shape, kernel, device, seconds, json, compare, picture, told=_say):
+        print(line)
 
 
 def _show(report: "Report", *, json: bool, sort: str, limit: int) -> None:

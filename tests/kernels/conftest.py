@@ -41,11 +41,10 @@ def assert_moments() -> Callable[[Moments, np.ndarray], None]:
     return _assert_moments
 
 
-def _assert_moments(got: Moments, x: np.ndarray, tolerance: float = 1e-11) -> None:
+def _assert_moments(got: Moments, x: np.ndarray) -> None:
     """`got` are the moments of the finite entries of `x`, by two passes of exactly rounded sums in float64.
 
-    Differences are relative to the sum of |d|^k; what the rounding of the mean itself contributes, which is all there
-    is of a constant tensor, is allowed on top.
+    Within 1e-12 of the sum of |d|^k, and within what a mean does that is off by 1e-14 of the greatest magnitude.
     """
     y = x[np.isfinite(x)].astype(np.float64)
     if y.size == 0:
@@ -54,9 +53,12 @@ def _assert_moments(got: Moments, x: np.ndarray, tolerance: float = 1e-11) -> No
     assert (got.count, got.min, got.max) == (y.size, y.min(), y.max())
     mean = math.fsum(y) / y.size
     d = y - mean
-    magnitude = math.fsum(np.abs(y))
-    assert abs(got.l1 - magnitude) <= 1e-12 * magnitude
-    assert abs(got.mean - mean) <= 1e-12 * magnitude / y.size
+    d -= math.fsum(d) / y.size  # the mean's own rounding
+    magnitude, off = np.abs(d), 1e-14 * np.abs(y).max()
+    l1 = math.fsum(np.abs(y))
+    assert abs(got.l1 - l1) <= 1e-12 * l1
+    assert abs(got.mean - mean) <= off
     for k, sum_of_powers in ((2, got.m2), (3, got.m3), (4, got.m4)):
-        floor = y.size * (1e-14 * np.abs(y).max()) ** k
-        assert abs(sum_of_powers - math.fsum(d**k)) <= tolerance * math.fsum(np.abs(d) ** k) + floor, f"m{k}"
+        powers = math.fsum(magnitude**k)
+        tolerance = 1e-12 * powers + math.fsum((magnitude + off) ** k) - powers
+        assert abs(sum_of_powers - math.fsum(d**k)) <= tolerance, f"m{k}"

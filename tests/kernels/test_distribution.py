@@ -187,9 +187,12 @@ def test_quantisers_take_a_bins_members_as_spread_over_it(content: Callable, dif
 
 
 def test_a_full_bin_counts_as_evenly_spread() -> None:
-    """Every float32 of one bin, which reaches over 0.8 steps of int8; the greatest, alone in its bin, is exact."""
+    """Every float32 of one bin, which reaches over 0.8 steps of int8, in the eight points taken of it.
+
+    The greatest, alone in its bin, is exact.
+    """
     x = np.append(np.arange(0x3F800000, 0x3F810000, dtype=np.uint32).view(np.float32), np.float32(163 / 128))
-    assert of_float32(x).int8_error() == pytest.approx(direct_error(x, 127, rounded_to_int8), rel=0.01)
+    assert of_float32(x).int8_error() == pytest.approx(direct_error(x, 127, rounded_to_int8), rel=0.015)
 
 
 def test_a_constant_is_exact_whatever_its_bits() -> None:
@@ -322,11 +325,11 @@ def test_the_levels_of_e2m1_are_its_peers() -> None:
 
 
 def test_the_levels_of_nf4_are_quantiles_of_the_normal_distribution() -> None:
-    """Evenly spaced in probability on either side of 0, 8 below and 9 from it on, over the outermost (Dettmers, eq. 4)."""
+    """Evenly spaced in probability on either side of 0, eight below and nine from it on, over the outermost."""
     outermost = 1 - (1 / 32 + 1 / 30) / 2
     quantile = np.vectorize(NormalDist().inv_cdf)
     negative, positive = (quantile(np.linspace(outermost, 0.5, n)) / quantile(outermost) for n in (8, 9))
-    assert quantizers.NF4_LEVELS == pytest.approx([*-negative, *positive[-2::-1]], abs=1e-6)
+    np.testing.assert_allclose(quantizers.NF4_LEVELS, [*-negative, *positive[-2::-1]], rtol=0, atol=1e-6)
 
 
 def test_blocks_divide_the_padding() -> None:

@@ -1,0 +1,103 @@
+"""Every case of the suite runs, and so do its peers; what it reports is whole."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from weighbridge_benchmarks import suite
+from weighbridge_benchmarks.cases import CASES, Case, array_dtype
+from weighbridge_benchmarks.timing import measure
+from weighbridge_benchmarks.weights import SHAPES, pool, real_weights
+from weighbridge_kernels import variants
+
+SHAPE = "squeezenet.fire9"
+
+
+@pytest.fixture(scope="module")
+def result() -> suite.Result:
+    return suite.run(shapes=[SHAPE], seconds=0.0)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("form", ["host", "jax:cpu"])
+def test_case(case: Case, form: str, benchmark: pytest.FixtureRequest) -> None:
+    """Once as a test; as a benchmark with `pytest tests/benchmarks --benchmark-enable`."""
+    variant = variants.on_jax("cpu") if form != "host" else variants.select("cpu")
+    work = case.prepare(real_weights(SHAPES[SHAPE], array_dtype(case.dtype)), variant)
+    work()
+    benchmark(work)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_peers(case: Case) -> None:
+    weights = real_weights(SHAPES["minilm.attention"], array_dtype(case.dtype))
+    for name, prepare in case.peers.items():
+        try:
+            work = prepare(weights)
+        except ImportError:
+            assert name != "numpy"
+            continue
+        work()
+
+
+def test_every_kernel_of_a_variant_has_a_case() -> None:
+    from dataclasses import fields
+
+    kernels = {field.name for field in fields(variants.Variant)} - {
+        "name",
+        "workers",
+        "tile_entries",
+        "tile_cols",
+        "put",
+    }
+    assert kernels - {case.kernel for case in CASES} == {"float_tile"}  # code_tile stands for both
+
+
+def test_rows(result: suite.Result) -> None:
+    assert {row["case"] for row in result["rows"]} == {case.name for case in CASES}
+    assert {"host", "jax:cpu", "numpy"} <= {row["by"] for row in result["rows"]}
+    for row in result["rows"]:
+        assert row["median"] > 0
+        assert row["weights"] == np.prod(SHAPES[SHAPE])
+        assert row["repeats"] >= 3
+    assert result["ceilings"]["host_read"] > 1e8
+    assert result["machine"]["versions"]["numpy"] == np.__version__
+    assert json.loads(suite.dumps(result)) == result
+
+
+def test_compare_tells_a_change_from_noise(result: suite.Result) -> None:
+    assert suite.compare(result, result) == []
+    slower = json.loads(suite.dumps(result))
+    slower["rows"][0]["median"] *= 100
+    (changed,) = suite.compare(result, slower)
+    assert changed[0].startswith(slower["rows"][0]["case"])
+    assert changed[1] == pytest.approx(100)
+
+
+def test_weights_are_real_and_tiled() -> None:
+    assert pool().size > 50_000
+    assert 0 < pool().std() < 1
+    shape = (3, pool().size)
+    np.testing.assert_array_equal(real_weights(shape, np.float32), np.tile(pool(), (3, 1)))
+
+
+def test_measure_sees_what_a_call_takes() -> None:
+    import time
+
+    timing = measure(lambda: time.sleep(0.002), seconds=0.02)
+    assert 0.002 <= timing.least <= timing.median
+    assert timing.repeats >= 3
+
+
+def test_picture(result: suite.Result, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from weighbridge_benchmarks.roofline import draw
+
+    draw(result, tmp_path / "roof.svg")
+    text = (tmp_path / "roof.svg").read_text(encoding="utf-8")
+    assert "<svg" in text
+    assert "http" not in text.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    ).replace("https://matplotlib.org", "")
