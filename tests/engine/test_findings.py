@@ -1,6 +1,5 @@
 """Every check finds what it is for and leaves alone what only looks like it; training is told from initialisers."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -237,92 +236,85 @@ def test_leaves_alone(case, scanned):
     assert [finding for finding in findings(scanned(case.good)) if finding.check == case.check] == []
 
 
-def numpy_draw(std=None, bound=None):
-    def draw(*shape):
-        rng = np.random.default_rng(1)
-        return rng.normal(0, std, shape) if std else rng.uniform(-bound, bound, shape)
-
-    return draw
-
-
-def kaiming_uniform(fan_in: int) -> Callable:
-    """PyTorch's default for a linear layer and a convolution: `kaiming_uniform_(a=sqrt(5))`."""
-    return numpy_draw(bound=np.sqrt(6 / (1 + 5) / fan_in))
-
-
 SHAPES = {
     "square.weight": (256, 256),
     "wide.weight": (100, 500),
     "conv.weight": (64, 48, 3, 3),
     "conv.kernel": (3, 3, 48, 64),
 }
-FAN_IN = {"square.weight": 256, "wide.weight": 500, "conv.weight": 432, "conv.kernel": 432}
-FAN_OUT = {"square.weight": 256, "wide.weight": 100, "conv.weight": 576, "conv.kernel": 576}
+FANS = {"square.weight": (256, 256), "wide.weight": (500, 100), "conv.weight": (432, 576), "conv.kernel": (432, 576)}
+"""Inputs and outputs of one unit."""
 
 
-def initialised(name, array, scanned):
-    """The evidence that a tensor looks initialised, None where it does not."""
-    found = [finding for finding in findings(scanned({name: array})) if finding.check == "initialised"]
-    return found[0].evidence if found else None
+def initialised(tree, scanned):
+    """The tensors that look initialised."""
+    found = [finding for finding in findings(scanned(tree)) if finding.check == "initialised"]
+    return (set(found[0].rows), found[0].evidence) if found else (set(), "")
 
 
-def skew_normal(shape, delta=0.768):
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16], ids=["F32", "BF16"])
+@pytest.mark.parametrize(
+    ("distribution", "width", "words"),
+    [
+        ("normal", lambda fan_in, fan_out: 0.02, "normal with std 0.0"),
+        ("uniform", lambda fan_in, fan_out: np.sqrt(2 / (fan_in + fan_out)), "as Xavier draws it"),
+        ("normal", lambda fan_in, fan_out: np.sqrt(2 / (fan_in + fan_out)), "as Xavier draws it"),
+        ("normal", lambda fan_in, fan_out: np.sqrt(2 / fan_in), "normal with std"),
+        ("uniform", lambda fan_in, fan_out: np.sqrt(2 / fan_out), "flat to ±"),
+        ("uniform", lambda fan_in, fan_out: np.sqrt(2 / (1 + 5) / fan_in), "as PyTorch's default draws it"),
+    ],
+    ids=["normal_002", "xavier_uniform", "xavier_normal", "he_normal", "he_uniform_out", "kaiming_uniform_sqrt5"],
+)
+def test_initialisers(distribution, width, words, dtype, scanned):
+    rng = np.random.default_rng(1)
+    draw = {"normal": rng.normal, "uniform": lambda _, std, shape: rng.uniform(-1, 1, shape) * std * np.sqrt(3)}
+    tree = {name: draw[distribution](0, width(*FANS[name]), shape).astype(dtype) for name, shape in SHAPES.items()}
+    names, evidence = initialised(tree, scanned)
+    assert names == set(SHAPES)
+    assert evidence.count(words) == 3
+
+
+@pytest.mark.parametrize(
+    "initialiser", ["lecun_normal", "he_normal", "he_uniform", "glorot_normal", "glorot_uniform", "orthogonal"]
+)
+def test_initialisers_of_jax(initialiser, scanned):
+    """As flax uses them: its normal ones are cut off at two standard deviations."""
+    import jax
+
+    draw = getattr(jax.nn.initializers, initialiser)()
+    shapes = {"dense.kernel": (100, 500), "conv.kernel": (3, 3, 48, 64)}
+    tree = {name: np.asarray(draw(jax.random.key(0), shape, np.float32)) for name, shape in shapes.items()}
+    names, evidence = initialised(tree, scanned)
+    assert names == set(shapes)
+    if initialiser in ("lecun_normal", "he_normal", "glorot_normal"):
+        assert evidence.count("normal cut at ±") == 2
+
+
+def skew_normal(rng, shape, delta=0.768):
     """Of variance 1, skewness 0.2 and an excess kurtosis of 0.1, which is that of a normal within its noise."""
-    a, b = np.random.default_rng(2).normal(size=(2, *shape))
+    a, b = rng.normal(size=(2, *shape))
     skewed = delta * np.abs(a) + np.sqrt(1 - delta**2) * b
     return (skewed - skewed.mean()) / skewed.std()
 
 
-@pytest.mark.parametrize("name", SHAPES)
-class TestInitialisers:
-    @pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16], ids=["F32", "BF16"])
-    @pytest.mark.parametrize(
-        ("draw", "words"),
-        [
-            (lambda fan_in, fan_out: numpy_draw(std=0.02), "normal with std 0.0"),
-            (lambda fan_in, fan_out: numpy_draw(bound=np.sqrt(6 / (fan_in + fan_out))), "as Xavier draws it"),
-            (lambda fan_in, fan_out: numpy_draw(std=np.sqrt(2 / (fan_in + fan_out))), "as Xavier draws it"),
-            (lambda fan_in, fan_out: numpy_draw(std=np.sqrt(2 / fan_in)), "normal with std"),
-            (lambda fan_in, fan_out: numpy_draw(bound=np.sqrt(6 / fan_out)), "flat to ±"),
-            (lambda fan_in, fan_out: kaiming_uniform(fan_in), "as PyTorch's default draws it"),
-        ],
-        ids=["normal_002", "xavier_uniform", "xavier_normal", "he_normal", "he_uniform_out", "pytorch"],
-    )
-    def test_of_numpy(self, draw, words, dtype, name, scanned):
-        array = draw(FAN_IN[name], FAN_OUT[name])(*SHAPES[name]).astype(dtype)
-        assert words in initialised(name, array, scanned)
-
-    @pytest.mark.parametrize(
-        "array",
-        [
-            lambda shape, std: np.random.default_rng(2).standard_t(5, shape) * std * np.sqrt(3 / 5),
-            lambda shape, std: np.random.default_rng(2).laplace(0, std / np.sqrt(2), shape),
-            lambda shape, std: np.random.default_rng(2).normal(0, 1.1 * std, shape),
-            lambda shape, std: np.random.default_rng(2).normal(0.3 * std, std, shape),
-            lambda shape, std: skew_normal(shape) * std,
-            lambda shape, std: std * np.sign(np.random.default_rng(2).normal(size=shape)),
-            lambda shape, std: (
-                changed(np.random.default_rng(2).uniform(-1, 1, shape), (0,) * len(shape), 2) * std * np.sqrt(3)
-            ),
-        ],
-        ids=["heavy_tails", "laplace", "wider", "shifted", "skewed", "two_values", "flat_with_one_beyond"],
-    )
-    def test_what_no_initialiser_leaves(self, array, name, scanned):
-        """All but the wider ones have the width of normal(0.02), and another shape."""
-        assert initialised(name, array(SHAPES[name], 0.02).astype(np.float32), scanned) is None
-
-
-@pytest.mark.parametrize("name", ["dense.kernel", "conv.kernel"])
 @pytest.mark.parametrize(
-    "initialiser", ["lecun_normal", "he_normal", "he_uniform", "glorot_normal", "glorot_uniform", "orthogonal"]
+    "draw",
+    [
+        lambda rng, shape: rng.standard_t(5, shape) * np.sqrt(3 / 5),
+        lambda rng, shape: rng.laplace(0, 1 / np.sqrt(2), shape),
+        lambda rng, shape: rng.normal(0, 1.1, shape),
+        lambda rng, shape: rng.normal(0.3, 1, shape),
+        skew_normal,
+        lambda rng, shape: np.sign(rng.normal(size=shape)),
+        lambda rng, shape: changed(rng.uniform(-1, 1, shape), (0,) * len(shape), 2) * np.sqrt(3),
+    ],
+    ids=["heavy_tails", "laplace", "wider", "shifted", "skewed", "two_values", "flat_with_one_beyond"],
 )
-def test_initialisers_of_jax(initialiser, name, scanned):
-    """As flax uses them: its normal ones are cut off at two standard deviations."""
-    import jax
-
-    shape = {"dense.kernel": (100, 500), "conv.kernel": (3, 3, 48, 64)}[name]
-    draw = getattr(jax.nn.initializers, initialiser)()
-    assert "draws it" in initialised(name, np.asarray(draw(jax.random.key(0), shape, np.float32)), scanned)
+def test_what_no_initialiser_leaves(draw, scanned):
+    """All but the wider ones have the width of normal(0.02), and another shape."""
+    rng = np.random.default_rng(2)
+    tree = {name: (draw(rng, shape) * 0.02).astype(np.float32) for name, shape in SHAPES.items()}
+    assert initialised(tree, scanned) == (set(), "")
 
 
 def test_the_network_in_the_package(digits, scanned):

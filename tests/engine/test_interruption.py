@@ -133,8 +133,11 @@ def start(script, *arguments):
 
 def finished_names(report):
     """Names of the rows that lie in whole parts, read without Weighbridge."""
-    parts = sorted((report / "tables" / "scan").glob("part-*.parquet"))
-    return [name for part in parts for name in pq.read_table(part, columns=["name"])["name"].to_pylist()]
+    return [name for part in parts_of(report) for name in pq.read_table(part, columns=["name"])["name"].to_pylist()]
+
+
+def parts_of(report):
+    return sorted((report / "tables" / "scan").glob("part-*.parquet"))
 
 
 def hidden_files(report):
@@ -158,7 +161,7 @@ class TestKilled:
         at_work = 0
         for _ in range(kills):
             before = finished_names(report)
-            kill_at_work(script, checkpoint, report, moments.uniform(0.0, 1.0))
+            kill_at_work(script, checkpoint, report, moments.randrange(12), moments.uniform(0.0, 0.1))
             kept = finished_names(report)
             assert kept[: len(before)] == before
             assert len(set(kept)) == len(kept)
@@ -166,7 +169,7 @@ class TestKilled:
             if len(kept) == TENSORS:
                 assert_finished(checkpoint, undisturbed, report)
                 report = next(reports)
-        assert at_work >= kills // 5
+        assert at_work >= kills // 2
         assert_finished(checkpoint, undisturbed, report)
 
     @pytest.mark.parametrize("beginning", ["nothing", "interrupted", "failures", "complete", "another"])
@@ -199,11 +202,12 @@ class TestKilled:
             assert_finished(few, expected, wreck, if_exists)
 
 
-def kill_at_work(script, checkpoint, report, delay):
-    """Resumes a scan and kills it some time after it has opened its report."""
-    before = written_at(report / manifest.FILE)
+def kill_at_work(script, checkpoint, report, parts, delay):
+    """Resumes a scan and kills it some time after it has opened its report and written some parts."""
+    opened, written = written_at(report / manifest.FILE), len(parts_of(report))
     process = start(script, checkpoint, "--report", report, "--resume")
-    wait_for(lambda: process.poll() is not None or written_at(report / manifest.FILE) != before)
+    wait_for(lambda: process.poll() is not None or written_at(report / manifest.FILE) != opened)
+    wait_for(lambda: process.poll() is not None or len(parts_of(report)) >= written + parts)
     time.sleep(delay)
     process.kill()
     _, stderr = process.communicate()
@@ -429,9 +433,10 @@ class TestSource:
     def test_a_complete_report_with_failures_is_shown_again(self, source, tmp_path, monkeypatch):
         """At once and with the same exit code, until `--resume` retries what failed."""
         read_into = LocalFile.read_into
+        lost = weighbridge.open(source)["dense.bias"]
 
         def failing(self, buffer, offset):
-            if len(buffer) == 512:
+            if offset < lost.start + lost.nbytes and lost.start < offset + len(buffer):
                 raise weighbridge.ReadFailed(f"{self.name}: bad sector")
             read_into(self, buffer, offset)
 

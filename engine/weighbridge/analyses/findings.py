@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from weighbridge.analyses.initialisers import initialiser
 from weighbridge.errors import BadArgument
 
 if TYPE_CHECKING:
@@ -22,11 +23,6 @@ SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 
 _WEIGHTS = ("F64", "F32", "F16", "BF16", "F8_E5M2", "F8_E4M3", "F8_E5M2FNUZ", "F8_E4M3FNUZ", "F6_E2M3", "F6_E3M2", "F4")
 _LARGEST = {"F8_E4M3": 448.0, "F8_E5M2": 57344.0, "F8_E4M3FNUZ": 240.0, "F8_E5M2FNUZ": 57344.0}
-_INITIALISED_SHARE = 0.02
-_ROUNDED = 1 + 2**-8
-"""How far bfloat16 may round a bound up."""
-_CUT_KURTOSIS, _CUT_AT = -0.6345, 2.2737
-"""Excess kurtosis and greatest entry, in its own standard deviations, of a normal cut at two of them (JAX, Keras)."""
 _SIGNED = re.compile(r"(?:quant_map|zero_points?|biases)$")
 """What has the role of scales and may have any sign; so may MLX's `scales`, which lie beside `biases`."""
 _SATURATED_SHARE = 1e-3
@@ -119,59 +115,9 @@ def _constant(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
 def _initialised(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
     """Norms still at one or zero, biases still at zero, matrices still flat or normal at an initialiser's width."""
     for row in _records(_weights(rows)):
-        match = _initialiser(row)
+        match = initialiser(row)
         if match:
             yield row["name"], match
-
-
-def _initialiser(row: dict[str, Any]) -> str | None:
-    least, greatest = row["min"], row["max"]
-    if least is None:
-        return None
-    if row["role"] in ("norm", "bias") and row["count"] > 1:
-        return f"every entry is {least:g}" if least == greatest and least in (0, 1) else None
-    shape = list(row["shape"])
-    if len(shape) < 2 or row["count"] < 4 * _MIN_WEIGHTS or row["std"] in (None, 0) or row["kurtosis"] is None:
-        return None
-    noise = 3 / row["count"] ** 0.5
-    if abs(row["mean"]) > noise * row["std"] or abs(row["skewness"] or 0) > max(5 * noise, 0.01):
-        return None
-    for width, name in _widths(shape):
-        off = abs(row["std"] / width - 1)
-        if off > _INITIALISED_SHARE:
-            continue
-        if abs(row["kurtosis"] + 1.2) < 0.02 and row["absmax"] <= width * 3**0.5 * _ROUNDED:
-            return f"flat to ±{row['absmax']:.3g} with std {row['std']:.3g}, as {name} draws it"
-        if abs(row["kurtosis"] - _CUT_KURTOSIS) < max(2 * noise, 0.02) and row["absmax"] <= width * _CUT_AT * 1.02:
-            return f"normal cut at ±{row['absmax']:.3g} with std {row['std']:.4g}, as {name} draws it"
-        if abs(row["kurtosis"]) < max(10 * noise, 0.02):
-            return f"normal with std {row['std']:.4g}, as {name} draws it"
-    return None
-
-
-def _widths(shape: list[int]) -> list[tuple[float, str]]:
-    """Standard deviations of the usual initialisers, either side of the matrix taken as its input."""
-    space = 1
-    for side in shape[2:]:
-        space *= side
-    a, b = shape[0] * space, shape[1] * space
-    if len(shape) > 2:
-        space = 1
-        for side in shape[:-2]:
-            space *= side
-        widths = [(a, b), (shape[-1] * space, shape[-2] * space)]
-    else:
-        widths = [(a, b)]
-    found = [(0.02, "normal(0.02)")]
-    for p, q in widths:
-        found += [((2 / (p + q)) ** 0.5, "Xavier")]
-        for fan in {p, q}:
-            found += [
-                ((1 / fan) ** 0.5, "LeCun"),
-                ((2 / fan) ** 0.5, "He"),
-                ((1 / (3 * fan)) ** 0.5, "PyTorch's default"),
-            ]
-    return found
 
 
 def _dead(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:

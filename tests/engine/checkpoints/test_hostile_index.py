@@ -198,6 +198,15 @@ class TestTheHubsCache:
         assert [fault.name for fault in checkpoint.faults] == ["y"]
         assert "lies outside the checkpoint's folder" in checkpoint.faults[0].reason
 
+    def test_blobs_beside_another_folder_are_outside(self, tmp_path: Path, shard: Any) -> None:
+        """The same link from a folder that is no snapshot."""
+        shard("blobs/secret", "y")
+        shard("mine/net/a.safetensors", "x")
+        (tmp_path / "mine/net/b.safetensors").symlink_to("../../blobs/secret")
+        checkpoint = weighbridge.open(tmp_path / "mine/net")
+        assert set(checkpoint) == {"x"}
+        assert [fault.name for fault in checkpoint.faults] == ["b.safetensors"]
+
 
 class TestIndexAndShardDisagree:
     def test_a_shard_lacks_a_tensor(self, sharded: Callable[..., Checkpoint], judge: Callable[..., None]) -> None:
