@@ -23,7 +23,7 @@ from weighbridge.cli import app
 from weighbridge.report.schema import SCALARS, SCAN
 from weighbridge.terminal import sparkline
 
-COMMANDS = ("scan", "show", "findings", "export", "demo")
+COMMANDS = ("scan", "show", "findings", "export", "demo", "bench")
 
 
 def run(*arguments):
@@ -196,7 +196,7 @@ class TestScan:
 
     def test_devices(self, digits, tmp_path):
         folder = tmp_path / "report"
-        assert_refused(run("scan", digits, "--report", folder, "--device", "abacus"), "expected auto, cpu, gpu or tpu")
+        assert_refused(run("scan", digits, "--report", folder, "--device", "abacus"), "expected auto, cpu, gpu, tpu")
         assert_refused(run("scan", digits, "--report", folder, "--device", "tpu"), "no tpu", "use --device cpu")
         assert not folder.exists()
 

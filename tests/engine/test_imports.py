@@ -98,17 +98,17 @@ def reaches(path, root, *forbidden):
     return [name for name in imports(path, root) if any(name == f or name.startswith(f + ".") for f in forbidden)]
 
 
-UPPER = ("analyses", "models", "views", "app", "cli", "terminal", "demo")
+UPPER = ("analyses", "models", "views", "app", "cli", "terminal", "demo", "bench")
 DIRECTION = {
-    "checkpoints": ("analyses", "models", "views", "app", "cli", "terminal", "demo", "report", "stream", "matrix"),
+    "checkpoints": (*UPPER, "report", "stream", "matrix", "devices"),
     "stream.py": (*UPPER, "report", "matrix", "roles"),
     "errors.py": (*UPPER, "report", "matrix", "roles", "checkpoints", "stream"),
     "roles.py": (*UPPER, "report", "matrix", "checkpoints", "stream"),
     "matrix.py": (*UPPER, "report", "checkpoints", "stream"),
     "devices.py": (*UPPER, "report", "checkpoints", "stream", "matrix", "roles"),
     "report": (*UPPER, "stream"),
-    "analyses": ("models", "views", "app", "cli", "terminal", "demo"),
-    "terminal.py": ("models", "views", "app", "cli", "demo", "stream"),
+    "analyses": ("models", "views", "app", "cli", "terminal", "demo", "bench"),
+    "terminal.py": ("models", "views", "app", "cli", "demo", "bench", "stream"),
 }
 """What each part of the engine must not import at run time."""
 

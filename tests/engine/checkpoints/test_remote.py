@@ -74,10 +74,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _send(self, part: bytes, fault: str | None) -> None:
         cls = type(self)
         cut = len(part) // 10 if fault else len(part)
+        with cls.lock:
+            cls.sent += cut
         try:
             self.wfile.write(part[:cut])
-            with cls.lock:
-                cls.sent += cut
             if fault == "stall":
                 time.sleep(cls.stall)
         except (BrokenPipeError, ConnectionResetError):
