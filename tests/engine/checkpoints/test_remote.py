@@ -74,10 +74,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _send(self, part: bytes, fault: str | None) -> None:
         cls = type(self)
         cut = len(part) // 10 if fault else len(part)
-        with cls.lock:
-            cls.sent += cut
         try:
-            self.wfile.write(part[:cut])
+            for at in range(0, cut, 1 << 16):
+                with cls.lock:
+                    cls.sent += min(1 << 16, cut - at)
+                self.wfile.write(part[at : min(at + (1 << 16), cut)])
             if fault == "stall":
                 time.sleep(cls.stall)
         except (BrokenPipeError, ConnectionResetError):
