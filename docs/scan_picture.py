@@ -1,6 +1,6 @@
 """Draws `docs/scan.svg`, the picture in the README: a scan of MiniLM as a terminal shows it.
 
-    python docs/scan_picture.py
+python docs/scan_picture.py
 """
 
 import contextlib

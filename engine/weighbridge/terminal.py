@@ -152,9 +152,8 @@ def plan_text(plan: "Plan") -> str:
     ]
     if plan.finished is not None:
         lines[1] = "read     nothing: the report is complete"
-    if plan.checkpoint.faults:
-        faults = plan.checkpoint.faults
-        lines.append(f"faults   {len(faults):,} tensors cannot be read; first: {faults[0].reason}")
+    if plan.faults:
+        lines.append(f"faults   {len(plan.faults):,} tensors cannot be read; first: {plan.faults[0].reason}")
     return "\n".join(map(printable, lines))
 
 

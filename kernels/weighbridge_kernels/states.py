@@ -12,6 +12,8 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
+_SMALLEST_WITH_DIGITS = float(np.finfo(np.float64).tiny) * 2.0**53
+
 
 @dataclass(frozen=True, slots=True)
 class Moments:
@@ -87,21 +89,33 @@ class Moments:
     @property
     def std(self) -> float:
         """Root of the mean squared deviation (divided by n, not n - 1)."""
-        return float(np.sqrt(self.m2 / self.count))
+        return _root(self.m2 / self.count)
 
     @property
     def l2(self) -> float:
-        return float(np.sqrt(self.m2 + self.count * self.mean * self.mean))
+        return _root(self.m2 + self.count * self.mean * self.mean)
 
     @property
     def skewness(self) -> float:
-        """m3 / n over std^3; NaN where all entries are equal."""
-        return float(np.sqrt(self.count) * self.m3 / self.m2**1.5) if self.m2 > 0 else np.nan
+        """m3 / n over std^3; NaN where all entries are equal, or where a power leaves float64's range."""
+        return _over_power(self.m3 / self.count, self.std, 3)
 
     @property
     def kurtosis(self) -> float:
-        """Excess kurtosis, m4 / n over std^4 less 3; NaN where all entries are equal."""
-        return float(self.count * self.m4 / (self.m2 * self.m2) - 3.0) if self.m2 > 0 else np.nan
+        """Excess kurtosis, m4 / n over std^4 less 3; NaN where all entries are equal, or a power leaves that range."""
+        return _over_power(self.m4 / self.count, self.std, 4) - 3.0
+
+
+def _root(squares: float) -> float:
+    """The root of a sum of squares; NaN where it is so small that float64 has lost digits of it."""
+    return float(np.sqrt(squares)) if squares == 0 or squares > _SMALLEST_WITH_DIGITS else np.nan
+
+
+def _over_power(moment: float, std: float, power: int) -> float:
+    """moment / std^power; NaN for a std of 0, and where either is too small or too large for float64's digits."""
+    with np.errstate(over="ignore", under="ignore"):
+        scale = float(np.float64(std) ** power)
+    return moment / scale if _SMALLEST_WITH_DIGITS < scale < np.inf and np.isfinite(moment) else np.nan
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,7 @@ class Plan:
     checkpoint: Checkpoint
     folder: Path
     selected: list[Tensor]
+    faults: list[Fault]
     excluded: int
     remaining: list[Tensor]
     manifest: Manifest
@@ -99,16 +100,17 @@ def plan(
     """What `scan` would do, with all that can be wrong in the call found before any work. Writes nothing."""
     checkpoint = checkpoints.open(source)
     selected = [tensor for tensor in checkpoint.values() if _wanted(tensor.name, include, exclude)]
-    if not selected and not checkpoint.faults and (include or exclude):
+    faults = [fault for fault in checkpoint.faults if _wanted(fault.name, include, exclude)]
+    if not selected and not faults and (include or exclude):
         raise BadArgument(f"{checkpoint.name}: include and exclude leave none of {len(checkpoint):,} tensors")
     folder = Path(report).expanduser() if report is not None else default_folder(checkpoint)
-    location = os.path.abspath(source) if isinstance(source, str | os.PathLike) else ""
+    location = _location(source)
     manifest = Manifest.of(checkpoint, location)
     options = {"include": sorted(include), "exclude": sorted(exclude)}
     manifest.analyses[TABLE] = Analysis(options, "")
     finished, done = _existing(folder, manifest, if_exists)
     remaining = [tensor for tensor in selected if tensor.name not in done]
-    return Plan(checkpoint, folder, selected, len(checkpoint) - len(selected), remaining, manifest, finished)
+    return Plan(checkpoint, folder, selected, faults, len(checkpoint) - len(selected), remaining, manifest, finished)
 
 
 def run(
@@ -133,7 +135,7 @@ def run(
     fold = _ScanFold(pairs, order, variant, writer, _Watch(prepared, progress))
     cut = (stream.pieces(tensor, fold.views[tensor.name].cols) for tensor in prepared.remaining)
     try:
-        for i, fault in enumerate(prepared.checkpoint.faults):
+        for i, fault in enumerate(prepared.faults):
             writer.add(_fault_row(fault, len(order) + i))
         stream.run(
             list(stream.spans(cut)),
@@ -152,6 +154,13 @@ def run(
     _hash_contents(manifest, report)
     manifest.save(prepared.folder)
     return Report(prepared.folder)
+
+
+def _location(source: Any) -> str:
+    """Where the source lies, for the manifest: an address, a path from the root, or nowhere."""
+    if isinstance(source, str) and "://" in source:
+        return source
+    return os.path.abspath(source) if isinstance(source, str | os.PathLike) else ""
 
 
 def default_folder(checkpoint: Checkpoint) -> Path:

@@ -68,6 +68,9 @@ class TestScan:
         assert table.loc["layer.0.weight", "mean"] == 17
         assert table.loc["layer.0.bias", "absmax"] == 1
 
+    def test_what_is_excluded_fails_nothing(self, index: Path, tmp_path: Path) -> None:
+        assert command("scan", index, "--report", tmp_path / "report", "--exclude", "layer.1.*").exit_code == 0
+
     def test_a_missing_shard(self, index: Path, tmp_path: Path) -> None:
         (index.parent / "a.safetensors").unlink()
         table = rows(weighbridge.scan(index.parent, report=tmp_path / "report"))
