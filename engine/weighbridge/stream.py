@@ -8,7 +8,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -116,21 +116,18 @@ def _runs(span: Span) -> Iterator[list[Piece]]:
     yield run
 
 
-class Fold(Generic[State]):
+class Fold(Protocol[State]):
     """What is done with the pieces; see `run`. All three may be called from several threads at once.
 
     `summarize` is pure. `absorb` is called for the pieces of a tensor in their order, one at a time, with the bytes
     that were summarised. `fail` is called once for a tensor whose bytes cannot be had, and then nothing more for it.
     """
 
-    def summarize(self, piece: Piece, packed: Bytes) -> State:
-        raise NotImplementedError
+    def summarize(self, piece: Piece, packed: Bytes) -> State: ...
 
-    def absorb(self, piece: Piece, packed: Bytes, state: State) -> None:
-        raise NotImplementedError
+    def absorb(self, piece: Piece, packed: Bytes, state: State) -> None: ...
 
-    def fail(self, tensor: Tensor, error: WeighbridgeError) -> None:
-        raise NotImplementedError
+    def fail(self, tensor: Tensor, error: WeighbridgeError) -> None: ...
 
 
 @dataclass

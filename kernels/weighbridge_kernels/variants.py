@@ -5,7 +5,7 @@ offer the same functions, which take NumPy arrays or what `put` made of them and
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -116,64 +116,85 @@ def on_jax(platform: str) -> Variant:
     """The JAX forms on a platform (`cpu`, `gpu`, `tpu`); arrays go to its devices in turn, and results follow them."""
     import jax
 
-    from weighbridge_kernels import (
-        bit_histogram,
-        block_quantization,
-        central_moments,
-        channel_norms,
-        finite_tile,
-        semi_structured_sparsity,
-    )
-
     try:
-        local = jax.local_devices(backend=platform)
+        devices = jax.local_devices(backend=platform)
     except RuntimeError as error:
         raise DeviceUnavailable(f"no {platform} that JAX can use: {str(error).splitlines()[0]}") from error
-
-    turns = itertools.cycle(local)
-    method: Literal["scatter", "sort"] = "scatter" if platform == "cpu" else "sort"
-
-    def numpy(array: Array) -> np.ndarray:
-        return np.asarray(array)
-
-    def put(array: np.ndarray) -> Array:
-        # A copy: on the CPU JAX may keep the very memory, which the stream fills again.
-        with jax.enable_x64(array.dtype.itemsize == 8):
-            return jax.device_put(array.copy(), next(turns))
-
-    def high_half_histogram(words: Array) -> tuple[np.ndarray, int, np.ndarray]:
-        counts, low, classes = bit_histogram.high_half_histogram(words, words.size, method=method)
-        return numpy(counts).astype(np.int64), int(low), numpy(classes).astype(np.int64)
-
-    def channel_sums(tile: Array) -> tuple[Sums, Sums]:
-        rows, cols = channel_norms.channel_sums(tile)
-        return np.stack(rows).astype(np.float64), np.stack(cols).astype(np.float64)
-
-    def block_errors(tile: Array) -> BlockErrors:
-        squares, exponents = block_quantization.block_errors(tile, exponent_bins=NVFP4_EXPONENTS)
-        return BlockErrors(numpy(squares).astype(np.float64), numpy(exponents).astype(np.int64))
-
-    def code_tile(codes: Array, format_name: str, exponent: int, padded: int) -> Array:
-        return finite_tile.decoded_tile(codes, finite_table(format_name, exponent), padded=padded)
-
-    def float_tile(x: Array, exponent: int, padded: int) -> Array:
-        with jax.enable_x64(x.dtype.itemsize == 8):
-            return finite_tile.scaled_tile(x, x.dtype.type(2.0**-exponent), padded=padded)
-
+    forms = _JaxForms(itertools.cycle(devices), "scatter" if platform == "cpu" else "sort")
     return Variant(
-        name=f"jax:{local[0].platform}",
-        workers=_THREADS_A_DEVICE * len(local),
+        name=f"jax:{devices[0].platform}",
+        workers=_THREADS_A_DEVICE * len(devices),
         tile_entries=1 << 21,
         tile_cols=1 << 21,
-        put=put,
-        bit_histogram=lambda codes, patterns: numpy(
-            bit_histogram.bit_histogram(codes, codes.size, patterns=patterns, method=method)
-        ).astype(np.int64),
-        high_half_histogram=high_half_histogram,
-        central_moments=central_moments.central_moments,
-        code_tile=code_tile,
-        float_tile=float_tile,
-        channel_sums=channel_sums,
-        block_errors=block_errors,
-        groups_with_two_zeros=lambda zero: int(semi_structured_sparsity.groups_with_two_zeros(zero)),
+        put=forms.put,
+        bit_histogram=forms.bit_histogram,
+        high_half_histogram=forms.high_half_histogram,
+        central_moments=forms.central_moments,
+        code_tile=forms.code_tile,
+        float_tile=forms.float_tile,
+        channel_sums=forms.channel_sums,
+        block_errors=forms.block_errors,
+        groups_with_two_zeros=forms.groups_with_two_zeros,
     )
+
+
+@dataclass(frozen=True)
+class _JaxForms:
+    """The JAX kernels with their results brought to the host; only those, small as they are, come back."""
+
+    turns: Iterator[Any]
+    method: Literal["scatter", "sort"]
+
+    def put(self, array: np.ndarray) -> Array:
+        """A copy on the next device: on the CPU JAX may keep the very memory, which the stream fills again."""
+        import jax
+
+        with jax.enable_x64(array.dtype.itemsize == 8):
+            return jax.device_put(array.copy(), next(self.turns))
+
+    def bit_histogram(self, codes: Array, patterns: int) -> np.ndarray:
+        from weighbridge_kernels.bit_histogram import bit_histogram
+
+        counts = bit_histogram(codes, codes.size, patterns=patterns, method=self.method)
+        return np.asarray(counts).astype(np.int64)
+
+    def high_half_histogram(self, words: Array) -> tuple[np.ndarray, int, np.ndarray]:
+        from weighbridge_kernels.bit_histogram import high_half_histogram
+
+        counts, low, classes = high_half_histogram(words, words.size, method=self.method)
+        return np.asarray(counts).astype(np.int64), int(low), np.asarray(classes).astype(np.int64)
+
+    def central_moments(self, x: Array) -> Moments:
+        from weighbridge_kernels.central_moments import central_moments
+
+        return central_moments(x)
+
+    def code_tile(self, codes: Array, format_name: str, exponent: int, padded: int) -> Array:
+        from weighbridge_kernels.finite_tile import decoded_tile
+
+        return decoded_tile(codes, finite_table(format_name, exponent), padded=padded)
+
+    def float_tile(self, x: Array, exponent: int, padded: int) -> Array:
+        import jax
+
+        from weighbridge_kernels.finite_tile import scaled_tile
+
+        with jax.enable_x64(x.dtype.itemsize == 8):
+            return scaled_tile(x, x.dtype.type(2.0**-exponent), padded=padded)
+
+    def channel_sums(self, tile: Array) -> tuple[Sums, Sums]:
+        from weighbridge_kernels.channel_norms import channel_sums
+
+        rows, cols = channel_sums(tile)
+        return np.stack(rows).astype(np.float64), np.stack(cols).astype(np.float64)
+
+    def block_errors(self, tile: Array) -> BlockErrors:
+        from weighbridge_kernels.block_quantization import block_errors
+
+        squares, exponents = block_errors(tile, exponent_bins=NVFP4_EXPONENTS)
+        return BlockErrors(np.asarray(squares).astype(np.float64), np.asarray(exponents).astype(np.int64))
+
+    def groups_with_two_zeros(self, zero: Array) -> int:
+        from weighbridge_kernels.semi_structured_sparsity import groups_with_two_zeros
+
+        return int(groups_with_two_zeros(zero))
