@@ -75,6 +75,16 @@ def test_integers_by_fractions(variant: Variant, dtype: type, entries: tuple[int
         assert abs(sum_of_powers - exact) <= 1e-14 * magnitude, f"m{k}"
 
 
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 1e-5, 123.456])
+@pytest.mark.parametrize("size", [3, 7, CHUNK + 1])
+def test_equal_entries_have_no_spread(variant: Variant, size: int, value: float) -> None:
+    """Not even the rounding of their mean, which would pass for a standard deviation and have a shape."""
+    for dtype in DTYPES:
+        got = variant.central_moments(variant.put(np.full(size, value, dtype)))
+        assert (got.mean, got.m2) == (dtype(value), 0)
+        assert np.isnan(got.skewness)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.__name__)
 @pytest.mark.parametrize("entries", [(), (np.nan,), (np.inf, -np.inf, np.nan, np.inf)], ids=str)
 def test_no_finite_entry_is_empty(variant: Variant, entries: tuple[float, ...], dtype: type) -> None:

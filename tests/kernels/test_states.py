@@ -117,6 +117,15 @@ def test_equal_entries_have_no_shape(entries: tuple[int, ...]) -> None:
     assert math.isnan(got.kurtosis)
 
 
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 1e-5, 123.456])
+def test_a_constant_has_no_spread_however_often_it_occurs(value: float) -> None:
+    """The sum of n times 0.1, over n, is not always 0.1; the difference would pass for a standard deviation."""
+    for n in (*range(1, 50), 100_003):
+        got = Moments.of_counts(np.array([value]), np.array([n]))
+        assert (got.mean, got.m2) == (value, 0)
+        assert got.merge(got).m2 == 0
+
+
 def axis_sums(rng: np.random.Generator, channels: int) -> AxisSums:
     """Small integers in float64, which add without rounding."""
     return AxisSums(*(rng.integers(0, 9, channels).astype(np.float64) for _ in range(4)))

@@ -12,7 +12,7 @@ class LocalFile:
 
     def __init__(self, path: Path, name: str) -> None:
         self.path = path
-        self.name = name
+        self.name = name.encode("utf-8", "backslashreplace").decode()  # a file's name may be no Unicode
         try:
             status = path.stat()
         except OSError as error:

@@ -53,7 +53,7 @@ def open_tree(tree: Any, name: str = "pytree") -> Checkpoint:
     tensors: list[Tensor] = []
     faults: list[Fault] = []
     for path, leaf in _leaves(tree):
-        path = path or "array"
+        path = path.encode("utf-8", "backslashreplace").decode() or "array"  # a key may be no Unicode
         if leaf is None:
             continue
         array = leaf if hasattr(leaf, "dtype") and hasattr(leaf, "shape") else np.asarray(leaf)

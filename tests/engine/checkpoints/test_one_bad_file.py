@@ -143,3 +143,13 @@ class TestCommandLine:
         assert result.stdout == ""
         assert len(result.stderr.splitlines()) == 1
         assert result.stderr.startswith(begin)
+
+
+def test_names_that_are_no_unicode(tmp_path: Path, pack_arrays: Callable[..., bytes]) -> None:
+    """A key of a dict may hold half a surrogate pair, a file's name any bytes."""
+    report = weighbridge.scan({"a\udcff": np.ones(3)}, report=tmp_path / "tree")
+    assert report.names == ["a\\udcff"]
+    path = tmp_path / "m\udcff.safetensors"
+    path.write_bytes(pack_arrays(GOOD))
+    report = weighbridge.scan(path, report=tmp_path / "file")
+    assert set(report.table("scan")["file"]) == {"m\\udcff.safetensors"}
