@@ -260,7 +260,8 @@ def demo(
     """
     from weighbridge.demo import locate
 
-    _scan(locate(model), report, [], [], "1GiB", "auto", False, overwrite, False, json, sort, limit)
+    anew = overwrite or report is None  # the demo's own place, where an older installation may have left its report
+    _scan(locate(model), report, [], [], "1GiB", "auto", False, anew, False, json, sort, limit)
 
 
 @_command

@@ -143,7 +143,7 @@ def _group_of_64(x, o, m16, h, lanes):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, fastmath=True, error_model="numpy")
 def _nvfp4_scale(m):  # type: ignore[no-untyped-def]
-    """max(m, tiny) / 6 to four significant bits, ties to even (Veltkamp's splitting keeps the upper part)."""
+    """max(m, tiny) / 6 to four significant bits, ties to even."""
     s = max(m, _TINY) / _F(6)
     bits = np.float32(s).view(np.int32)
     return np.int32((bits + np.int32(0x7FFFF) + ((bits >> 20) & np.int32(1))) & np.int32(~0xFFFFF)).view(np.float32)
