@@ -7,8 +7,9 @@ Blocks run along the rows of the matrix; a row's last block may be shorter. Per 
 - `mxfp4_32`: 32 entries, scale 2^(floor(log2 m) - 2), E2M1 values to ±6, saturating (OCP Microscaling Formats 1.0).
 - `nvfp4_16`: 16 entries, scale m / 6 rounded to E4M3's four significant bits, E2M1 values, saturating. The scale of the
   whole tensor is taken as a power of two, which touches no digit (NVIDIA's recipe takes max|w| / 2688, which needs a
-  pass of its own; the root error differs by 0.1 % on Gaussian weights, 1 % on Student's t of 3 degrees, 5 % of 2); a
-  block scale below E4M3's normal range, 2^-14 of the largest, is not flushed here but counted (`BlockErrors.nvfp4_underflow`).
+  pass of its own; the root error differs by 0.1 % on Gaussian weights, 1 % on Student's t of 3 degrees, 5 % of 2). A
+  block scale below E4M3's normal range, 2^-14 of the largest, is not flushed here but counted
+  (`BlockErrors.nvfp4_underflow`).
 
 Everywhere an entry goes to the nearest level; at a tie both levels are equally wrong, so the rule does not show.
 Scales are float32. Blocks whose m is below 2^-100 count as zero.
