@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         WeighbridgeError,
     )
     from weighbridge.report import Report
+    from weighbridge.report.export import export
 
 _HOMES = {
     "weighbridge.analyses.findings": ("Finding", "findings"),
@@ -37,6 +38,7 @@ _HOMES = {
         "WeighbridgeError",
     ),
     "weighbridge.report": ("Report",),
+    "weighbridge.report.export": ("export",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -52,6 +54,7 @@ __all__ = [
     "Tensor",
     "TensorNotFound",
     "WeighbridgeError",
+    "export",
     "findings",
     "open",
     "scan",

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from weighbridge.errors import BadArgument, ReportError
-from weighbridge.report.files import written
+from weighbridge.report.export import written
 
 
 def bench(

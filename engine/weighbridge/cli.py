@@ -227,20 +227,9 @@ def export(
 
     Example: weighbridge export report --csv weights.csv
     """
-    from weighbridge.report import Report, dumps
-    from weighbridge.report.files import written
+    from weighbridge.report.export import export as write
 
-    if (csv is None) == (json is None):
-        raise BadArgument("give one of --csv FILE and --json FILE")
-    report = Report.open(folder)
-    if csv is not None:
-        table = report.table("scan")
-        with written(csv) as file:
-            table.assign(shape=table["shape"].map(lambda sides: "x".join(map(str, sides)))).to_csv(file, index=False)
-    if json is not None:
-        with written(json) as file:
-            for row in report.rows("scan", lists=True):
-                file.write(dumps(row) + "\n")
+    write(folder, csv=csv, json=json)
 
 
 @_command

@@ -96,6 +96,12 @@ def spans(cut: Iterable[list[Piece]]) -> Iterator[Span]:
         yield tuple(batch)
 
 
+def check_memory(memory: int) -> None:
+    """Raises `BadArgument` for a bound under which two spans do not fit."""
+    if memory < MIN_MEMORY:
+        raise BadArgument(f"memory is {memory:,} bytes; expected at least {MIN_MEMORY:,}")
+
+
 def _aligned(nbytes: int) -> int:
     return -(-nbytes // _ALIGNMENT) * _ALIGNMENT
 
@@ -170,8 +176,7 @@ def run(
     `memory` bounds what is read ahead, in bytes; the buffers are reused. `advanced` is told the bytes absorbed.
     Returns when all is absorbed; an exception of `fold` or a KeyboardInterrupt stops all threads and is raised here.
     """
-    if memory < MIN_MEMORY:
-        raise BadArgument(f"memory is {memory:,} bytes; expected at least {MIN_MEMORY:,}")
+    check_memory(memory)
     if plan:
         _Run(plan, fold, memory, workers, readers, advanced).run()
 
@@ -193,7 +198,6 @@ class _Run(Generic[State]):
         self._fold = fold
         self._advanced = advanced
         self._plan = iter(plan)
-        self._left = len(plan)
         self._pool: queue.Queue[Bytes] = queue.Queue()
         for _ in range(buffers):
             self._pool.put(np.empty(largest, np.uint8))

@@ -50,6 +50,8 @@ class Check:
     severity: Severity
     summary: str
     find: Callable[["pd.DataFrame"], Iterator[tuple[str, str]]]
+    over: Literal["done", "all"] = "done"
+    """The rows it is shown: those whose tensor was read, or all."""
 
 
 def findings(report: "Report") -> list[Finding]:
@@ -58,7 +60,7 @@ def findings(report: "Report") -> list[Finding]:
     done = rows[rows["status"] == "done"]
     found = []
     for check in CHECKS:
-        hits = list(check.find(rows if check.name == "unread" else done))
+        hits = list(check.find(done if check.over == "done" else rows))
         if hits:
             names = tuple(name for name, _ in hits)
             found.append(Finding(check.name, check.severity, check.summary, _evidence(hits), names))
@@ -207,7 +209,7 @@ def _sparse(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
 
 
 CHECKS = (
-    Check("unread", "error", "tensors could not be read", _unread),
+    Check("unread", "error", "tensors could not be read", _unread, over="all"),
     Check("not-finite", "error", "tensors hold NaN or Inf", _not_finite),
     Check("all-zero", "error", "weight tensors are all zero", _all_zero),
     Check("clipping-scales", "error", "scales clip or are not positive", _clipping_scales),

@@ -121,8 +121,7 @@ def run(
     progress: Callable[[Progress], None] | None = None,
 ) -> Report:
     """Carries out a plan; see `scan`."""
-    if memory < stream.MIN_MEMORY:
-        raise BadArgument(f"memory is {memory:,} bytes; expected at least {stream.MIN_MEMORY:,}")
+    stream.check_memory(memory)
     if prepared.finished is not None:
         return prepared.finished
     variant = devices.select(device)
