@@ -23,18 +23,21 @@ class MatrixView:
 
     @property
     def rows(self) -> int:
+        """Rows of the view, in the order of the stored entries."""
         if self.layout == "vector":
             return 1
         return self.shape[0] if self.layout == "out_in_space" else math.prod(self.shape[:-1])
 
     @property
     def cols(self) -> int:
+        """Entries of a row, which follow one another as stored."""
         if self.layout == "vector":
             return math.prod(self.shape)
         return math.prod(self.shape[1:]) if self.layout == "out_in_space" else self.shape[-1]
 
     @property
     def has_channels(self) -> bool:
+        """Whether rows and columns are channels; of a vector or a scalar they are not."""
         return self.layout != "vector"
 
 

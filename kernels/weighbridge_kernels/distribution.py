@@ -76,6 +76,7 @@ class Distribution:
 
     @property
     def exact(self) -> bool:
+        """Whether every bin is one value."""
         return bool(np.array_equal(self.low, self.high))
 
     def quantile(self, q: float | FloatArray) -> FloatArray:

@@ -35,6 +35,7 @@ class Moments:
 
     @classmethod
     def empty(cls) -> Self:
+        """The identity of `merge`: no entry, extremes of ±inf."""
         return cls(0, np.inf, -np.inf, 0.0, 0.0, 0.0, 0.0, 0.0)
 
     @classmethod
@@ -60,6 +61,7 @@ class Moments:
         )
 
     def merge(self, other: Self) -> Self:
+        """The moments of both parts together; associative up to rounding in float64."""
         if self.count == 0 or other.count == 0:
             return other if self.count == 0 else self
         na, nb = float(self.count), float(other.count)
@@ -93,6 +95,7 @@ class Moments:
 
     @property
     def l2(self) -> float:
+        """Root of the sum of squares."""
         return _root(self.m2 + self.count * self.mean * self.mean)
 
     @property
@@ -129,6 +132,7 @@ class AxisSums:
 
     @classmethod
     def zeros(cls, channels: int) -> Self:
+        """Sums over nothing: the identity of `add`."""
         return cls(*(np.zeros(channels) for _ in range(4)))
 
     def add(self, other: "AxisSums", at: slice) -> None:
@@ -150,6 +154,7 @@ class AxisSums:
 
     @property
     def l2(self) -> FloatArray:
+        """Euclidean norm of each channel; 0 for a channel without a finite entry."""
         return np.sqrt(self.squares)
 
     @property
@@ -173,6 +178,7 @@ class BlockErrors:
     scale_exponents: IntArray = field(default_factory=lambda: np.zeros(NVFP4_EXPONENTS, np.int64))
 
     def merge(self, other: "BlockErrors") -> "BlockErrors":
+        """The errors of both sets of blocks together."""
         return BlockErrors(self.squares + other.squares, self.scale_exponents + other.scale_exponents)
 
     def scaled(self, exponent: int) -> "BlockErrors":

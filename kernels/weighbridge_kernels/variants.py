@@ -78,6 +78,7 @@ def _accelerator_plugin() -> bool:
 
 @cache
 def host() -> Variant:
+    """The forms compiled by Numba. Raises ImportError where it is missing."""
     from weighbridge_kernels import (
         bit_histogram_host,
         block_quantization_host,

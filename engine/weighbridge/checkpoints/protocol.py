@@ -43,10 +43,12 @@ class Tensor(Protocol):
 
     @property
     def count(self) -> int:
+        """Number of entries; 1 for a scalar."""
         return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:
+        """Bytes as stored."""
         return self.dtype.nbytes(self.count)
 
     def read(self, slices: Slices = ()) -> npt.NDArray[Any]:
@@ -136,6 +138,7 @@ class Checkpoint(Mapping[str, Tensor]):
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all tensors as stored."""
         return sum(tensor.nbytes for tensor in self.values())
 
     @property

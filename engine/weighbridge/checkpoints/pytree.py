@@ -75,6 +75,7 @@ def open_tree(tree: Any, name: str = "pytree") -> Checkpoint:
 
 
 def is_tree(source: Any) -> bool:
+    """Whether the source is an array, or a container that can hold some."""
     return isinstance(source, Mapping | list | tuple) or hasattr(source, "__array__") or _is_registered(source)
 
 

@@ -37,6 +37,7 @@ class Report:
 
     @property
     def complete(self) -> bool:
+        """Whether every analysis of the report ran to its end."""
         return all(analysis.status == "complete" for analysis in self.manifest.analyses.values())
 
     def table(self, name: str = "scan", *, lists: bool = False) -> "pd.DataFrame":

@@ -23,6 +23,7 @@ class Entry:
 
     @property
     def name(self) -> str:
+        """The tensor's name."""
         return str(self.row["name"])
 
     @cached_property
@@ -47,26 +48,32 @@ class Entry:
 
     @property
     def row_l2(self) -> FloatArray | None:
+        """L2 norm of each row, or output channel; None where it is not kept."""
         return self._channels("row_l2")
 
     @property
     def row_absmax(self) -> FloatArray | None:
+        """Greatest magnitude of each row, or output channel; None where it is not kept."""
         return self._channels("row_absmax")
 
     @property
     def row_mean(self) -> FloatArray | None:
+        """Mean of the finite entries of each row, or output channel; None where it is not kept."""
         return self._channels("row_mean")
 
     @property
     def col_l2(self) -> FloatArray | None:
+        """L2 norm of each column, or input channel; None where it is not kept."""
         return self._channels("col_l2")
 
     @property
     def col_absmax(self) -> FloatArray | None:
+        """Greatest magnitude of each column, or input channel; None where it is not kept."""
         return self._channels("col_absmax")
 
     @property
     def col_mean(self) -> FloatArray | None:
+        """Mean of the finite entries of each column, or input channel; None where it is not kept."""
         return self._channels("col_mean")
 
     def _channels(self, column: str) -> FloatArray | None:

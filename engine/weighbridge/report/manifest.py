@@ -62,6 +62,7 @@ class Manifest:
 
     @classmethod
     def load(cls, folder: Path) -> "Manifest":
+        """The manifest of a report folder. Raises `ReportError` where there is none that can be read."""
         try:
             fields = json.loads((folder / FILE).read_text(encoding="utf-8"))
         except FileNotFoundError as error:

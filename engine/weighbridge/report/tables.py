@@ -45,6 +45,7 @@ class TableWriter:
         self._next = 1 + max((_number(part) for part in folder.glob("part-*.parquet")), default=-1)
 
     def add(self, row: Row) -> None:
+        """Takes a row, of which missing columns are null; may write a part. Raises `ReportError`."""
         with self._lock:
             self._rows.append(row)
             self._elements += sum(len(row[name]) for name in self._lists if row.get(name) is not None)
