@@ -19,7 +19,8 @@ from safetensors.numpy import save_file
 
 import weighbridge
 from weighbridge import stream
-from weighbridge.analyses.scan_state import SpanSummary, TensorState, summarize
+from weighbridge.analyses.scan_state import SpanSummary, TensorState
+from weighbridge.analyses.scan_summary import summarize
 from weighbridge.checkpoints.protocol import Tensor
 from weighbridge.errors import WeighbridgeError
 from weighbridge.matrix import matrix_view

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from weighbridge.checkpoints.protocol import Tensor
 from weighbridge.checkpoints.sources import Source
 from weighbridge.errors import BadArgument, WeighbridgeError
+from weighbridge_kernels.padding import unpadded_size
 
 PIECE_ENTRIES = 1 << 21
 """Entries of a large tensor read and summarised at a time; a row of up to half of that is never cut."""
@@ -57,12 +58,12 @@ Span = tuple[Piece, ...]
 def pieces(tensor: Tensor, cols: int, entries: int = PIECE_ENTRIES) -> list[Piece]:
     """Cuts a tensor of rows of `cols` entries: whole rows as long as one fits into `entries`, else parts of a row.
 
-    Rows go by eights where entries are narrower than a byte, parts of a row by multiples of 4,096, so every piece
-    begins at a byte and no block of a quantiser is cut; a row that does not end at a byte is never cut. A tensor
-    without entries is one empty piece.
+    As many rows as devices take without padding, by eights where entries are narrower than a byte; parts of a row by
+    multiples of 4,096: so every piece begins at a byte and no block of a quantiser is cut. A row that does not end at
+    a byte is never cut. A tensor without entries is one empty piece.
     """
     if cols <= entries or cols * tensor.dtype.bits % 8:
-        rows = entries // max(cols, 1)
+        rows = unpadded_size(entries // max(cols, 1))
         step = max(rows // 8 * 8, 8) * cols if tensor.dtype.bits < 8 else rows * cols
         cuts = range(0, tensor.count, max(step, 1))
         bounds = [(at, min(step, tensor.count - at)) for at in cuts]

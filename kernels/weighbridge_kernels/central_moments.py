@@ -23,12 +23,13 @@ def central_moments(x: Float[Array, " n"]) -> Moments:
     flushed to zero on devices that do so.
     """
     with jax.enable_x64(True):
-        count, *rest = (float(value) for value in _moments(x))
+        count, *rest = (float(value) for value in moments_of(x))
     return Moments(int(count), *rest) if count else Moments.empty()
 
 
 @jax.jit
-def _moments(x: Float[Array, " n"]) -> tuple[Float[Array, ""], ...]:
+def moments_of(x: Float[Array, " n"]) -> tuple[Float[Array, ""], ...]:
+    """The numbers of `central_moments` as the device has them, called under `enable_x64`; NaN for no finite entry."""
     finite = jnp.isfinite(x)
     y = jnp.where(finite, _widened(x), 0)
     n = finite.sum(dtype=jnp.float64)

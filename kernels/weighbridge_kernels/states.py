@@ -164,6 +164,8 @@ class AxisSums:
             return self.sum / self.count
 
 
+MAX_TILE_EXPONENT = 120
+"""Tiles are scaled by at most 2^±120, which float32 still holds."""
 NVFP4_EXPONENTS = 512
 """Bins of `BlockErrors.scale_exponents`: bin i counts blocks of greatest magnitude 2^(i - 256) to 2^(i - 255)."""
 E4M3_NORMAL_BINADES = 15

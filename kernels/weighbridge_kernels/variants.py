@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from weighbridge_kernels.distribution import finite_table
 from weighbridge_kernels.states import NVFP4_EXPONENTS, BlockErrors, Moments
+
+if TYPE_CHECKING:
+    from weighbridge_kernels.device_spans import DeviceSpans
 
 Device = Literal["auto", "cpu", "gpu", "tpu"]
 DEVICES: tuple[Device, ...] = ("auto", "cpu", "gpu", "tpu")
@@ -54,6 +57,8 @@ class Variant:
     channel_sums: Callable[[Array], tuple[Sums, Sums]]
     block_errors: Callable[[Array], BlockErrors]
     groups_with_two_zeros: Callable[[Array], int]
+    spans: "DeviceSpans | None" = None
+    """Whole spans on devices in one call each; where there is none, a span is what the functions above make of it."""
 
 
 def select(device: Device = "auto") -> Variant:
@@ -117,6 +122,8 @@ def on_jax(platform: str) -> Variant:
     """The JAX forms on a platform (`cpu`, `gpu`, `tpu`); arrays go to its devices in turn, and results follow them."""
     import jax
 
+    from weighbridge_kernels.device_spans import DeviceSpans
+
     try:
         devices = jax.local_devices(backend=platform)
     except RuntimeError as error:
@@ -136,6 +143,7 @@ def on_jax(platform: str) -> Variant:
         channel_sums=forms.channel_sums,
         block_errors=forms.block_errors,
         groups_with_two_zeros=forms.groups_with_two_zeros,
+        spans=DeviceSpans(devices, forms.method),
     )
 
 

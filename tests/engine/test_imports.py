@@ -142,9 +142,13 @@ def test_kernels_know_nothing_of_the_engine():
         assert reaches(path, KERNELS, "weighbridge") == [], path.name
 
 
-def test_the_stream_knows_checkpoints_and_errors_alone():
+def test_the_stream_knows_checkpoints_errors_and_sizes_alone():
     own = {name for name in imports(ENGINE / "stream.py", ENGINE) if name.startswith("weighbridge")}
-    assert {".".join(name.split(".")[:2]) for name in own} == {"weighbridge.checkpoints", "weighbridge.errors"}
+    assert {".".join(name.split(".")[:2]) for name in own} == {
+        "weighbridge.checkpoints",
+        "weighbridge.errors",
+        "weighbridge_kernels.padding",
+    }
 
 
 @pytest.mark.parametrize("package", ["jax", "numba", "holoviews", "panel", "datashader"])

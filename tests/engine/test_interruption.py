@@ -53,7 +53,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 import weighbridge
-from weighbridge.analyses import scan_state
+from weighbridge.analyses import scan_summary
 from weighbridge.matrix import matrix_view
 from weighbridge.report import tables
 from weighbridge.stream import pieces
@@ -63,7 +63,7 @@ source, before, deaths, if_exists = sys.argv[1:]
 tables.PART_ROWS = 15
 x = np.arange(12, dtype=np.float32).reshape(3, 4)  # every kernel once, so that no child has to load it
 (piece,) = pieces(weighbridge.open({"x": x})["x"], 4)
-scan_state.summarize(piece, x.reshape(-1).view(np.uint8), matrix_view("x", x.shape, "other"), variants.host())
+scan_summary.summarize(piece, x.reshape(-1).view(np.uint8), matrix_view("x", x.shape, "other"), variants.host())
 
 
 def dying(change, left):

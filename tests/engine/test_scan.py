@@ -4,6 +4,8 @@ import json
 import math
 import os
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from fractions import Fraction
 
@@ -727,6 +729,36 @@ def test_the_forms_of_the_kernels_agree(scanned, monkeypatch):
     for name in tree:
         expected, got = plain(host[name].row, {"variant"}), plain(on_jax[name].row, {"variant"})
         assert_rows_agree(got, expected, {*MOMENTS, *BLOCKS, *WHOLE}, rtol=1e-9)
+
+
+_ON_DEVICES = """
+import sys, ml_dtypes, numpy as np, jax, weighbridge
+from weighbridge import devices, stream
+from weighbridge_kernels import variants
+assert len(jax.devices()) == int(sys.argv[2])
+stream.PIECE_ENTRIES, stream.pieces.__defaults__ = 4096, (4096,)
+devices.select = lambda device: variants.on_jax("cpu")
+rng = np.random.default_rng(19)
+tree = {f"layers.{i}.weight": rng.normal(i, 1, (140 + i, 500)).astype(np.float32) for i in range(4)}
+tree |= {f"layers.{i}.bias": rng.normal(i, 1, 40 + i).astype(ml_dtypes.bfloat16) for i in range(4)}
+tree["double"] = rng.normal(0, 1, (90, 210)) * 1e60
+weighbridge.scan(tree, report=sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_several_devices_share_a_scan(count, tmp_path):
+    """Two or three virtual devices give what one gives: counts to the bit, sums to their stated digits."""
+    reports = []
+    for n in (1, count):
+        flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={n}", "JAX_PLATFORMS": "cpu"}
+        command = [sys.executable, "-c", _ON_DEVICES, str(tmp_path / str(n)), str(n)]
+        subprocess.run(command, check=True, env=os.environ | flags, capture_output=True, text=True)
+        reports.append(weighbridge.Report(tmp_path / str(n)))
+    alone, shared = reports
+    assert list(alone) == list(shared)
+    for name in alone:
+        assert_rows_agree(plain(shared[name].row), plain(alone[name].row), {*MOMENTS, *BLOCKS, *WHOLE}, rtol=1e-9)
 
 
 @pytest.mark.parametrize(("memory", "threads"), [(stream.MIN_MEMORY, 1), (1 << 30, 2), (1 << 26, 7)])

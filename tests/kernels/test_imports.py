@@ -12,7 +12,7 @@ import pytest
 import weighbridge_kernels
 
 FILES = sorted(Path(weighbridge_kernels.__file__).parent.glob("*.py"))
-LIGHT = ("formats", "states", "distribution", "quantizers", "variants")
+LIGHT = ("formats", "states", "distribution", "quantizers", "padding", "variants")
 HOST = tuple(path.stem for path in FILES if path.stem.endswith("_host"))
 JAX = (
     "bit_histogram",
@@ -21,6 +21,8 @@ JAX = (
     "channel_norms",
     "finite_tile",
     "semi_structured_sparsity",
+    "span_pass",
+    "device_spans",
 )
 
 

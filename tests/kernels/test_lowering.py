@@ -15,9 +15,18 @@ from weighbridge_kernels import (
     channel_norms,
     finite_tile,
     semi_structured_sparsity,
+    span_pass,
 )
 
-MODULES = (bit_histogram, block_quantization, central_moments, channel_norms, finite_tile, semi_structured_sparsity)
+MODULES = (
+    bit_histogram,
+    block_quantization,
+    central_moments,
+    channel_norms,
+    finite_tile,
+    semi_structured_sparsity,
+    span_pass,
+)
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
@@ -39,8 +48,8 @@ CALLS = {
     "high_half_histogram by sorting": Call(
         bit_histogram.high_half_histogram, ((FLAT, jnp.uint32), VALID), {"method": "sort"}
     ),
-    "central_moments of float32": Call(central_moments._moments, ((FLAT, jnp.float32),)),
-    "central_moments of float64": Call(central_moments._moments, ((FLAT, jnp.float64),)),
+    "central_moments of float32": Call(central_moments.moments_of, ((FLAT, jnp.float32),)),
+    "central_moments of float64": Call(central_moments.moments_of, ((FLAT, jnp.float64),)),
     "decoded_tile of 8 bits": Call(
         finite_tile.decoded_tile, ((NARROW, jnp.uint8), ((256,), jnp.float32)), {"padded": 192}
     ),
@@ -61,7 +70,7 @@ CALLS = {
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=list(CALLS))
 def test_lowers_for_every_platform(call: Call) -> None:
-    sixty_four_bits = call.kernel is central_moments._moments or any(d is jnp.float64 for _, d in call.arguments)
+    sixty_four_bits = call.kernel is central_moments.moments_of or any(d is jnp.float64 for _, d in call.arguments)
     with jax.enable_x64(sixty_four_bits):
         arguments = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in call.arguments]
         kernel = jax.jit(partial(call.kernel, **(call.static or {})))
@@ -70,6 +79,46 @@ def test_lowers_for_every_platform(call: Call) -> None:
     assert [aval.shape for aval in exported.in_avals] == [shape for shape, _ in call.arguments]
 
 
+def spans() -> dict[str, tuple[Callable, tuple[object, ...]]]:
+    """The calls of `span_pass`, whose arguments are trees."""
+    shape = jax.ShapeDtypeStruct((2,), jnp.int32)
+    flags = {"channels": True, "columns": True, "blocks": True}
+    calls: dict[str, tuple[Callable, tuple[object, ...]]] = {}
+    for name, dtype in (("F8_E4M3", jnp.uint8), ("BF16", jnp.uint16)):
+        for method in ("scatter", "sort"):
+            weigh = partial(span_pass.weigh_codes, method=method, **flags)
+            calls[f"{name} by {method}"] = (
+                weigh,
+                (
+                    jax.ShapeDtypeStruct(NARROW, dtype),
+                    shape,
+                    span_pass.CodeTable.of(name),
+                ),
+            )
+    words = jax.ShapeDtypeStruct(NARROW, jnp.uint32)
+    for dtype in (jnp.float32, jnp.float64):
+        for method in ("scatter", "sort"):
+            weigh = partial(span_pass.weigh_floats, method=method, columns=True)
+            calls[f"{dtype.__name__} by {method}"] = weigh, (jax.ShapeDtypeStruct(NARROW, dtype), words, shape)
+    weigh, arguments = calls["float32 by sort"]
+    _, span = jax.eval_shape(weigh, *arguments)
+    calls["widened"] = span_pass.widened, (span,)
+    calls["accumulate"] = span_pass.accumulate, (jax.eval_shape(span_pass.widened, span), span)
+    return calls
+
+
+with jax.enable_x64(True):
+    SPANS = spans()
+
+
+@pytest.mark.parametrize("name", SPANS)
+def test_span_passes_lower_for_every_platform(name: str) -> None:
+    kernel, arguments = SPANS[name]
+    with jax.enable_x64(True):
+        assert jax.export.export(jax.jit(kernel), platforms=PLATFORMS)(*arguments).platforms == PLATFORMS
+
+
 def test_no_jitted_kernel_is_left_out() -> None:
     jitted = {f for module in MODULES for f in vars(module).values() if isinstance(f, type(jax.jit(abs)))}
-    assert jitted == {call.kernel for call in CALLS.values()}
+    called = {getattr(kernel, "func", kernel) for kernel, _ in SPANS.values()}
+    assert jitted == {call.kernel for call in CALLS.values()} | called

@@ -15,8 +15,10 @@ import numpy.typing as npt
 from blake3 import blake3
 
 from weighbridge import checkpoints, devices, stream
+from weighbridge.analyses.scan_device import TensorOnDevice
 from weighbridge.analyses.scan_row import finished_row
-from weighbridge.analyses.scan_state import SpanSummary, TensorState, summarize
+from weighbridge.analyses.scan_state import SpanSummary, TensorState
+from weighbridge.analyses.scan_summary import summarize
 from weighbridge.checkpoints.protocol import Checkpoint, Fault, Tensor
 from weighbridge.errors import BadArgument, ReportError, WeighbridgeError
 from weighbridge.matrix import matrix_view
@@ -260,6 +262,7 @@ class _Open:
 
     state: TensorState
     hasher: Any = field(default_factory=blake3)
+    on_device: TensorOnDevice | None = None
 
 
 class _ScanFold(Fold[SpanSummary]):
@@ -290,9 +293,14 @@ class _ScanFold(Fold[SpanSummary]):
             self._open[tensor.name] = _Open(TensorState(tensor, self.views[tensor.name]))
         merged = self._open[tensor.name]
         merged.hasher.update(packed)
+        if state.on_device is not None:
+            merged.on_device = merged.on_device or TensorOnDevice(tensor.dtype, self.views[tensor.name])
+            merged.on_device.receive(state)
         merged.state.merge(state)
         if piece.index == piece.last:
             del self._open[tensor.name]
+            for rest in merged.on_device.rest() if merged.on_device else ():
+                merged.state.merge(rest)
             self._add(tensor, finished_row(merged.state, merged.hasher.hexdigest()))
 
     def fail(self, tensor: Tensor, error: WeighbridgeError) -> None:
