@@ -30,3 +30,7 @@ class TensorNotFound(WeighbridgeError, KeyError):
 
 class ReportError(WeighbridgeError, OSError):
     """A report cannot be opened or written."""
+
+
+class Cancelled(WeighbridgeError):
+    """Work was given up because nobody waits for it any more."""

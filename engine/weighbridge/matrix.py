@@ -41,6 +41,43 @@ class MatrixView:
         return self.layout != "vector"
 
 
+    @property
+    def axes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The sides that the rows and the columns are folded from."""
+        split = {"vector": 0, "out_in_space": 1}.get(self.layout, len(self.shape) - 1)
+        return self.shape[:split], self.shape[split:]
+
+    @property
+    def filters(self) -> tuple[int, int, tuple[int, ...]]:
+        """Output channels, input channels and the sides of a convolution's kernel."""
+        if self.layout == "out_in_space":
+            return self.shape[0], self.shape[1], self.shape[2:]
+        return self.shape[-1], self.shape[-2], self.shape[:-2]
+
+
+@dataclass(frozen=True)
+class Folded:
+    """The first `split` axes of a shape as rows, the others as columns."""
+
+    shape: tuple[int, ...]
+    split: int
+
+    @property
+    def axes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The sides that the rows and the columns are folded from."""
+        return self.shape[: self.split], self.shape[self.split :]
+
+    @property
+    def rows(self) -> int:
+        """Rows, in the order of the stored entries."""
+        return math.prod(self.axes[0])
+
+    @property
+    def cols(self) -> int:
+        """Entries of a row."""
+        return math.prod(self.axes[1])
+
+
 def matrix_view(name: str, shape: tuple[int, ...], role: Role) -> MatrixView:
     """The view of a tensor, by its role and, for convolutions, by the habit that its name shows."""
     if len(shape) < 2:

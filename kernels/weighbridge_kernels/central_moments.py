@@ -11,7 +11,7 @@ from jax import lax
 from weighbridge_kernels.states import Moments
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Float64
+    from jaxtyping import Array, Float, Float64, Num
 
 
 def central_moments(x: Float[Array, " n"]) -> Moments:
@@ -31,7 +31,7 @@ def central_moments(x: Float[Array, " n"]) -> Moments:
 def moments_of(x: Float[Array, " n"]) -> tuple[Float[Array, ""], ...]:
     """The numbers of `central_moments` as the device has them, called under `enable_x64`; NaN for no finite entry."""
     finite = jnp.isfinite(x)
-    y = jnp.where(finite, _widened(x), 0)
+    y = jnp.where(finite, widened(x), 0)
     n = finite.sum(dtype=jnp.float64)
     mean = y.sum() / n
     d = jnp.where(finite, y - mean, 0)
@@ -48,10 +48,10 @@ def moments_of(x: Float[Array, " n"]) -> tuple[Float[Array, ""], ...]:
     )
 
 
-def _widened(x: Float[Array, " n"]) -> Float64[Array, " n"]:
+def widened(x: Num[Array, "*shape"]) -> Float64[Array, "*shape"]:
     """In float64. Subnormals of float32, which devices may flush, by their bits: multiples of 2^-149."""
-    if x.dtype == jnp.float64:
-        return x
+    if x.dtype != jnp.float32:
+        return x.astype(jnp.float64)
     words = lax.bitcast_convert_type(x, jnp.uint32)
     magnitude = words & 0x7FFFFFFF
     subnormal = magnitude.astype(jnp.float64) * jnp.where(words == magnitude, 2.0**-149, -(2.0**-149))

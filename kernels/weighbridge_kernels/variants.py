@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from weighbridge_kernels.blocks import BASE, Blocks
 from weighbridge_kernels.distribution import finite_table
 from weighbridge_kernels.states import NVFP4_EXPONENTS, BlockErrors, Moments
 
@@ -57,6 +58,7 @@ class Variant:
     channel_sums: Callable[[Array], tuple[Sums, Sums]]
     block_errors: Callable[[Array], BlockErrors]
     groups_with_two_zeros: Callable[[Array], int]
+    block_reductions: Callable[..., Blocks]
     spans: "DeviceSpans | None" = None
     """Whole spans on devices in one call each; where there is none, a span is what the functions above make of it."""
 
@@ -90,6 +92,7 @@ def host() -> Variant:
         central_moments_host,
         channel_norms_host,
         finite_tile_host,
+        pyramid_host,
         semi_structured_sparsity_host,
     )
 
@@ -114,6 +117,7 @@ def host() -> Variant:
             *block_quantization_host.block_errors(tile, exponent_bins=NVFP4_EXPONENTS)
         ),
         groups_with_two_zeros=semi_structured_sparsity_host.groups_with_two_zeros,
+        block_reductions=pyramid_host.block_reductions,
     )
 
 
@@ -143,6 +147,7 @@ def on_jax(platform: str) -> Variant:
         channel_sums=forms.channel_sums,
         block_errors=forms.block_errors,
         groups_with_two_zeros=forms.groups_with_two_zeros,
+        block_reductions=forms.block_reductions,
         spans=DeviceSpans(devices, forms.method),
     )
 
@@ -207,3 +212,10 @@ class _JaxForms:
         from weighbridge_kernels.semi_structured_sparsity import groups_with_two_zeros
 
         return int(groups_with_two_zeros(zero))
+
+    def block_reductions(
+        self, x: Array, table: np.ndarray | None = None, *, block: tuple[int, int] = (BASE, BASE)
+    ) -> Blocks:
+        from weighbridge_kernels.pyramid import block_reductions
+
+        return block_reductions(x, table, block=block)

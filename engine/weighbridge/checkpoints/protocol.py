@@ -58,17 +58,17 @@ class Tensor(Protocol):
         """
         index = slices if isinstance(slices, tuple) else (slices,)
         if not self.shape:
-            return self._entries(0, 1).reshape(())[(*index, ...)]
+            return self.entries(0, 1).reshape(())[(*index, ...)]
         first = index[0] if index else slice(None)
         every = range(self.shape[0])
         rows = every[first] if isinstance(first, slice) else range(every[first], every[first] + 1)
         low, high = (min(rows[0], rows[-1]), max(rows[0], rows[-1]) + 1) if rows else (0, 0)
         row = math.prod(self.shape[1:])
-        block = self._entries(low * row, (high - low) * row).reshape(high - low, *self.shape[1:])
+        block = self.entries(low * row, (high - low) * row).reshape(high - low, *self.shape[1:])
         keep = slice(None, None, rows.step) if isinstance(first, slice) else 0
         return block[(keep, *index[1:], ...)]
 
-    def _entries(self, start: int, count: int) -> npt.NDArray[Any]:
+    def entries(self, start: int, count: int) -> npt.NDArray[Any]:
         """Entries [start, start + count) of the flat tensor; sub-byte ones from the byte boundary before."""
         aligned = start // 8 * 8 if self.dtype.bits < 8 else start
         begin = aligned * self.dtype.bits // 8

@@ -1,0 +1,8 @@
+"""Pyramids over matrices: levels of block reductions, built once, kept in the user's cache, read by window."""
+
+from weighbridge.pyramid.build import build
+from weighbridge.pyramid.cache import Build, PyramidCache
+from weighbridge.pyramid.matrix import Matrix, WeightMatrix, matrix_of
+from weighbridge.pyramid.store import Pyramid
+
+__all__ = ["Build", "Matrix", "Pyramid", "PyramidCache", "WeightMatrix", "build", "matrix_of"]

@@ -1,0 +1,168 @@
+"""What a heatmap looks at: a matrix of which any window can be had, as entries or as reductions of blocks."""
+
+import math
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from weighbridge.checkpoints.protocol import Tensor
+from weighbridge.errors import BadArgument
+from weighbridge.matrix import Folded, MatrixView
+from weighbridge.pyramid.build import decoding, layout_of
+from weighbridge.pyramid.store import Pyramid
+from weighbridge.roles import Role
+from weighbridge_kernels import variants
+from weighbridge_kernels.blocks import Blocks
+
+DIRECT_ENTRIES = 1 << 25
+"""A window of up to so many entries is read from the source itself; a matrix of no more needs no pyramid."""
+_GAP = 1 << 14
+"""Bytes between two parts of rows that are rather read than skipped."""
+
+Shape = tuple[int, int]
+
+
+class Matrix(Protocol):
+    """A matrix to look at. `levels` is how many levels of blocks it offers beyond its entries, perhaps none.
+
+    `axes` are the sides that its rows and its columns are folded from; `digits` significant digits tell any two entries
+    apart.
+    """
+
+    name: str
+    shape: Shape
+    axes: tuple[tuple[int, ...], tuple[int, ...]]
+    digits: int
+
+    @property
+    def levels(self) -> int: ...
+
+    def entries(self, rows: slice, cols: slice) -> npt.NDArray[Any]:
+        """The entries of a window, as floats or integers of NumPy's own."""
+        ...
+
+    def reduced(self, rows: slice, cols: slice, block: Shape) -> Blocks:
+        """Reductions of the blocks that a window of entries is cut into."""
+        ...
+
+    def level(self, level: int, rows: slice, cols: slice) -> Blocks:
+        """Reductions of blocks of 8 · 2^level entries a side; the window counts blocks."""
+        ...
+
+    def counts(self, level: int, rows: slice, cols: slice) -> npt.NDArray[np.int64]:
+        """How many entries each of those blocks has."""
+        ...
+
+
+class WeightMatrix:
+    """A stored tensor as a `Matrix`, with its pyramid where it is too large to be read at once.
+
+    Its axes fold into rows and columns as `view` says. Raises `BadArgument` for a tensor without picture.
+    """
+
+    def __init__(self, tensor: Tensor, view: MatrixView | Folded, pyramid: Pyramid | None = None) -> None:
+        self._layout = layout_of(tensor, view)
+        self.name = tensor.name
+        self.shape = self._layout.shape
+        self.axes = view.axes
+        self.digits = 17 if tensor.dtype.bits > 32 else 9
+        self.pyramid = pyramid
+        self._tensor = tensor
+        self._table = decoding(tensor.dtype)
+
+    @property
+    def needs_pyramid(self) -> bool:
+        """Whether the whole is more than is read at once, and no pyramid is there yet."""
+        return self._tensor.count > DIRECT_ENTRIES and self.pyramid is None
+
+    @property
+    def levels(self) -> int:
+        return self._layout.levels if self.pyramid else 0
+
+    def entries(self, rows: slice, cols: slice) -> npt.NDArray[Any]:
+        codes = self._codes(rows, cols)
+        return codes if self._table is None else self._table[codes]
+
+    def reduced(self, rows: slice, cols: slice, block: Shape) -> Blocks:
+        return variants.select("cpu").block_reductions(
+            np.ascontiguousarray(self._codes(rows, cols)), self._table, block=block
+        )
+
+    def level(self, level: int, rows: slice, cols: slice) -> Blocks:
+        if self.pyramid is None:
+            raise BadArgument(f"{self.name}: its pyramid is not there yet; build it first")
+        return self.pyramid.blocks(level, rows, cols)
+
+    def counts(self, level: int, rows: slice, cols: slice) -> npt.NDArray[np.int64]:
+        return self._layout.entries(level, (rows, cols))
+
+    def _codes(self, rows: slice, cols: slice) -> npt.NDArray[Any]:
+        """Entries of up to 16 bits as the unsigned integers that they are stored as, others as they are."""
+        found = _window(self._tensor, self.shape[1], rows, cols)
+        return found.view(f"u{found.dtype.itemsize}") if self._table is not None else found
+
+
+class MosaicMatrix:
+    """The kernels of a convolution as a `Matrix`: outputs down, inputs across, each pair's filter a small picture."""
+
+    levels = 0
+    needs_pyramid = False
+
+    def __init__(self, tensor: Tensor, view: MatrixView) -> None:
+        layout_of(tensor, view)
+        outputs, inputs, space = view.filters
+        down, across = (1, *space)[-2:] if len(space) < 3 else (math.prod(space[:-1]), space[-1])
+        self.name = tensor.name
+        self.shape = outputs * down, inputs * across
+        self.axes = (outputs, down), (inputs, across)
+        self.digits = 17 if tensor.dtype.bits > 32 else 9
+        self._tensor, self._view = tensor, view
+
+    @cached_property
+    def _array(self) -> npt.NDArray[Any]:
+        (outputs, down), (inputs, across) = self.axes
+        table = decoding(self._tensor.dtype)
+        flat = self._tensor.entries(0, self._tensor.count)
+        values = flat if table is None else table[flat.view(f"u{flat.dtype.itemsize}")]
+        if self._view.layout == "out_in_space":
+            tiles = values.reshape(outputs, inputs, down, across).transpose(0, 2, 1, 3)
+        else:
+            tiles = values.reshape(down, across, inputs, outputs).transpose(3, 0, 2, 1)
+        return np.ascontiguousarray(tiles).reshape(self.shape)
+
+    def entries(self, rows: slice, cols: slice) -> npt.NDArray[Any]:
+        return self._array[rows, cols]
+
+    def reduced(self, rows: slice, cols: slice, block: Shape) -> Blocks:
+        return variants.select("cpu").block_reductions(np.ascontiguousarray(self._array[rows, cols]), block=block)
+
+    def level(self, level: int, rows: slice, cols: slice) -> Blocks:
+        raise BadArgument(f"{self.name}: a mosaic has no levels")
+
+    def counts(self, level: int, rows: slice, cols: slice) -> npt.NDArray[np.int64]:
+        raise BadArgument(f"{self.name}: a mosaic has no levels")
+
+
+def matrix_of(tensor: Tensor, view: MatrixView, role: Role) -> WeightMatrix | MosaicMatrix:
+    """A tensor as it is best looked at: small convolutions as a mosaic, projections to heads by head, others as `view`.
+
+    Raises `BadArgument` for a tensor without picture.
+    """
+    if view.layout in ("out_in_space", "space_in_out") and tensor.count <= DIRECT_ENTRIES:
+        return MosaicMatrix(tensor, view)
+    by_head = role in ("attention_q", "attention_k", "attention_v", "attention_qkv") and len(tensor.shape) == 3
+    return WeightMatrix(tensor, Folded(tensor.shape, 1) if by_head else view)
+
+
+def _window(tensor: Tensor, width: int, rows: slice, cols: slice) -> npt.NDArray[Any]:
+    """A window of rows of `width` entries, read row by row where much would be skipped, else at once."""
+    bits = tensor.dtype.bits
+    height, skipped = rows.stop - rows.start, (width - cols.stop + cols.start) * bits // 8
+    if bits < 8 or skipped < _GAP:
+        return tensor.entries(rows.start * width, height * width).reshape(height, width)[:, cols]
+    window = np.empty((height, cols.stop - cols.start), tensor.dtype.array)
+    for i, row in enumerate(window):
+        tensor.read_into(memoryview(row.view(np.uint8)), ((rows.start + i) * width + cols.start) * bits // 8)
+    return window
