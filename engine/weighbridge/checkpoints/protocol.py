@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from weighbridge.errors import TensorNotFound
 Slices = slice | int | tuple[slice | int, ...]
 
 
+@runtime_checkable
 class Tensor(Protocol):
     """A tensor that stays where it is until bytes of it are read.
 

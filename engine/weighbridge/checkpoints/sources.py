@@ -14,6 +14,11 @@ class Source(Protocol):
     def name(self) -> str: ...
 
     @property
+    def path(self) -> object:
+        """Where it lies, as text in a form of its own."""
+        ...
+
+    @property
     def size(self) -> int: ...
 
     @property

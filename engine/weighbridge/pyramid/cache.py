@@ -12,7 +12,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from weighbridge import devices
-from weighbridge.checkpoints.protocol import Checkpoint, Tensor
+from weighbridge.checkpoints.protocol import Tensor
 from weighbridge.errors import Cancelled, WeighbridgeError
 from weighbridge.matrix import Folded, MatrixView
 from weighbridge.pyramid.build import build, layout_of
@@ -84,9 +84,9 @@ class Build:
 
 
 class PyramidCache:
-    """Pyramids by content of their source, in a folder of at most about `limit` bytes.
+    """Pyramids by the fingerprint of their source: its path, size and modification time.
 
-    `folder` is by default in the user's cache folder. Weights in memory, which nothing identifies, are built anew for
+    They lie in `folder`, by default in the user's cache folder, and take at most about `limit` bytes. Weights in memory, which nothing identifies, are built anew for
     each cache, in a folder that goes with it.
     """
 
@@ -100,14 +100,14 @@ class PyramidCache:
         self._threads = 0
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
-    def request(self, checkpoint: Checkpoint, tensor: Tensor, view: MatrixView | Folded) -> Build:
+    def request(self, tensor: Tensor, view: MatrixView | Folded) -> Build:
         """The pyramid of a tensor, found or on its way; call `release` on it when it is no longer wanted.
 
         Raises `BadArgument` for a tensor that has none.
         """
         layout = layout_of(tensor, view)
-        key = _key(checkpoint, tensor, layout)
-        folder = (self._memory_folder() if key is None else self.folder) / (key or f"{id(checkpoint)}-{id(tensor)}")
+        key = _key(tensor, layout)
+        folder = (self._memory_folder() if key is None else self.folder) / (key or f"{id(tensor)}")
         with self._lock:
             running = self._builds.get(str(folder))
             if running is not None and not (running.done and running._error) and running.want():
@@ -193,13 +193,13 @@ def _default_folder() -> Path:
     return Path(platformdirs.user_cache_dir("weighbridge")) / "pyramids"
 
 
-def _key(checkpoint: Checkpoint, tensor: Tensor, layout: Layout) -> str | None:
-    """BLAKE3 over the fingerprint of the tensor's file, its name and layout; None where nothing identifies the file."""
-    file = next((file for file in checkpoint.files if file.name == tensor.file), None)
-    if file is None or file.modified_ns is None:
+def _key(tensor: Tensor, layout: Layout) -> str | None:
+    """BLAKE3 over what identifies the tensor's file, its place in it and the layout; None where nothing does."""
+    if tensor.extent is None or tensor.extent[0].modified_ns is None:
         return None
-    parts = (VERSION, file.name, file.size, file.modified_ns, file.header, tensor.name, layout.dtype, *layout.shape)
-    return blake3("\0".join(map(str, parts)).encode()).hexdigest()[:32]
+    source, offset = tensor.extent
+    where = (source.path, source.size, source.modified_ns, offset, tensor.name)
+    return blake3("\0".join(map(str, (VERSION, *where, layout.dtype, *layout.shape))).encode()).hexdigest()[:32]
 
 
 def _last_use(folder: Path) -> float:

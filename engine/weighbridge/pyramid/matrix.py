@@ -1,6 +1,7 @@
 """What a heatmap looks at: a matrix of which any window can be had, as entries or as reductions of blocks."""
 
 import math
+from collections.abc import Collection
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -9,10 +10,10 @@ import numpy.typing as npt
 
 from weighbridge.checkpoints.protocol import Tensor
 from weighbridge.errors import BadArgument
-from weighbridge.matrix import Folded, MatrixView
+from weighbridge.matrix import Folded, MatrixView, matrix_view
 from weighbridge.pyramid.build import decoding, layout_of
 from weighbridge.pyramid.store import Pyramid
-from weighbridge.roles import Role
+from weighbridge.roles import assign
 from weighbridge_kernels import variants
 from weighbridge_kernels.blocks import Blocks
 
@@ -69,13 +70,14 @@ class WeightMatrix:
         self.axes = view.axes
         self.digits = 17 if tensor.dtype.bits > 32 else 9
         self.pyramid = pyramid
-        self._tensor = tensor
+        self.view = view
+        self.tensor = tensor
         self._table = decoding(tensor.dtype)
 
     @property
     def needs_pyramid(self) -> bool:
         """Whether the whole is more than is read at once, and no pyramid is there yet."""
-        return self._tensor.count > DIRECT_ENTRIES and self.pyramid is None
+        return self.tensor.count > DIRECT_ENTRIES and self.pyramid is None
 
     @property
     def levels(self) -> int:
@@ -100,15 +102,12 @@ class WeightMatrix:
 
     def _codes(self, rows: slice, cols: slice) -> npt.NDArray[Any]:
         """Entries of up to 16 bits as the unsigned integers that they are stored as, others as they are."""
-        found = _window(self._tensor, self.shape[1], rows, cols)
+        found = _window(self.tensor, self.shape[1], rows, cols)
         return found.view(f"u{found.dtype.itemsize}") if self._table is not None else found
 
 
 class MosaicMatrix:
     """The kernels of a convolution as a `Matrix`: outputs down, inputs across, each pair's filter a small picture."""
-
-    levels = 0
-    needs_pyramid = False
 
     def __init__(self, tensor: Tensor, view: MatrixView) -> None:
         layout_of(tensor, view)
@@ -119,6 +118,10 @@ class MosaicMatrix:
         self.axes = (outputs, down), (inputs, across)
         self.digits = 17 if tensor.dtype.bits > 32 else 9
         self._tensor, self._view = tensor, view
+
+    @property
+    def levels(self) -> int:
+        return 0
 
     @cached_property
     def _array(self) -> npt.NDArray[Any]:
@@ -145,11 +148,14 @@ class MosaicMatrix:
         raise BadArgument(f"{self.name}: a mosaic has no levels")
 
 
-def matrix_of(tensor: Tensor, view: MatrixView, role: Role) -> WeightMatrix | MosaicMatrix:
-    """A tensor as it is best looked at: small convolutions as a mosaic, projections to heads by head, others as `view`.
+def matrix_of(tensor: Tensor, names: Collection[str] = ()) -> "WeightMatrix | MosaicMatrix":
+    """A tensor as it is best looked at: convolutions as a mosaic of filters, projections to heads with heads across.
 
-    Raises `BadArgument` for a tensor without picture.
+    Others are seen as in a report (`matrix_view`). `names` are those of the checkpoint, by which roles are told. Raises
+    `BadArgument` for a tensor without picture.
     """
+    role = assign(tensor.name, tensor.shape, tensor.dtype.name, names or {tensor.name}).role
+    view = matrix_view(tensor.name, tensor.shape, role)
     if view.layout in ("out_in_space", "space_in_out") and tensor.count <= DIRECT_ENTRIES:
         return MosaicMatrix(tensor, view)
     by_head = role in ("attention_q", "attention_k", "attention_v", "attention_qkv") and len(tensor.shape) == 3

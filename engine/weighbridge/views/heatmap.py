@@ -1,0 +1,274 @@
+"""A matrix of any size as an interactive heatmap: whole, and down to the single weight."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from weighbridge.checkpoints.protocol import Tensor
+from weighbridge.pyramid.matrix import Matrix
+from weighbridge.views.colours import Colours, Theme, colours
+from weighbridge.views.window import MEANINGS, Picture, Range, Reduction, Window, picture, window
+
+if TYPE_CHECKING:
+    from weighbridge.report import Entry
+
+_NAN, _INF = 1, 2
+"""Values of the flags that lie over cells with entries that are no number."""
+_DEFAULT_HEIGHT, _DEFAULT_WIDTH = 600, 800
+_NORMS = 110
+"""Pixels that the norms beside the map take."""
+_BORDERS = {"left": 84, "right": 104, "top": 34, "bottom": 54}
+"""Pixels about the map's frame, by which the norms' frames align with it."""
+_LOOK = {"toolbar": "above", "show_title": False, "fontsize": {"labels": 11, "ticks": 10}}
+
+_ABOVE = {"height": _NORMS, "xaxis": "bare", "xlabel": "", "yticks": 3}
+_BESIDE = {"width": _NORMS, "invert_axes": True, "invert_yaxis": True, "yaxis": "bare", "ylabel": "", "xticks": 2}
+
+Limit = Callable[[Picture], float]
+
+_HOVER = """
+const {i, j} = special_vars.image_index, of = (key) => cells.data[key][0]
+const digits = (v) => Number(v.toPrecision(of("digits"))).toString()
+const place = (n, axes) => {
+  const at = []
+  for (const side of axes.slice().reverse()) { at.unshift(n % side); n = Math.floor(n / side) }
+  return axes.length > 1 ? ` (${at.join(", ")})` : ""
+}
+const range = (k, first, side, extent, axes) => {
+  const low = first + k * side, high = Math.min(low + side, extent) - 1
+  const name = (n) => n.toLocaleString("en") + place(n, axes)
+  return low == high ? name(low) : `${name(low)} – ${name(high)}`
+}
+if (format == "rows") return range(j, of("row"), of("height"), of("rows"), of("row_axes"))
+if (format == "cols") return range(i, of("col"), of("width"), of("cols"), of("col_axes"))
+return Number.isNaN(value) ? "no finite entry" : `${digits(value)} (${of("meaning")})`
+"""
+
+
+def heatmap(
+    tensor: Tensor | Matrix,
+    *,
+    reduction: Reduction = "absmax",
+    limit: float | None = None,
+    theme: Theme = "light",
+    norms: "Entry | None" = None,
+) -> Any:
+    """A tensor as a heatmap that reads what is looked at: a HoloViews `DynamicMap`.
+
+    Every cell shows `reduction` over a whole number of entries; the window is snapped to cells. Colours are linear and
+    symmetric about zero up to `limit`, by default the 0.995 quantile of the magnitudes shown, so that they follow
+    reduction and window; what is beyond has a colour of its own, and so have cells that hold NaN or Inf. Hover names
+    the rows and columns of a cell and what they come to: the stored value once a cell is one entry.
+
+    A tensor of more than 2^25 entries gets a pyramid first, which takes seconds a billion entries and is kept in the
+    user's cache. With the tensor's entry in a report as `norms`, norms of rows and columns run along the sides. Raises
+    `BadArgument` for a tensor without picture.
+    """
+    matrix = prepared(tensor) if isinstance(tensor, Tensor) else tensor
+    shown = Heatmap(matrix, theme)
+    image = shown.element(lambda: reduction, lambda found: found.limit if limit is None else limit)
+    return shown.beside_norms(image, norms) if norms is not None else image
+
+
+def prepared(tensor: Tensor) -> Matrix:
+    """The matrix of a tensor, its pyramid built and waited for where it needs one."""
+    from weighbridge.pyramid import PyramidCache, WeightMatrix, matrix_of
+
+    matrix = matrix_of(tensor)
+    if isinstance(matrix, WeightMatrix) and matrix.needs_pyramid:
+        build = PyramidCache().request(tensor, matrix.view)
+        matrix.pyramid = build.result()
+    return matrix
+
+
+class Heatmap:
+    """The elements of one matrix's heatmap, which share its ranges."""
+
+    def __init__(self, matrix: Matrix, theme: Theme = "light") -> None:
+        from holoviews import streams
+
+        self.matrix = matrix
+        self.colours = colours(theme)
+        self.range = streams.RangeXY()
+        self.size = streams.PlotSize(height=_DEFAULT_HEIGHT, width=_DEFAULT_WIDTH)
+        self.picture: Picture | None = None
+
+    def element(self, reduction: Callable[[], Reduction], limit: Limit, *changes: Any) -> Any:
+        """The map, drawn anew when the window changes, the plot's size, or one of the streams `changes`."""
+        import holoviews as hv
+
+        hv.extension("bokeh")
+
+        def draw(x_range: Range | None, y_range: Range | None, height: int | None, width: int | None, **_: Any) -> Any:
+            at = window(self.matrix, y_range, x_range, height or _DEFAULT_HEIGHT, width or _DEFAULT_WIDTH)
+            self.picture = picture(self.matrix, at, reduction())
+            return self._overlay(self.picture, limit(self.picture))
+
+        image = hv.DynamicMap(draw, streams=[self.range, self.size, *changes])
+        return image.opts(*self._options())
+
+    def beside_norms(self, image: Any, entry: "Entry") -> Any:
+        """The map with the L2 norms of its rows and columns along its sides, aligned: a Panel layout."""
+        import panel
+
+        fill = {"sizing_mode": "stretch_both", "margin": 0}
+        right = self._norms(entry.row_l2, "row", lambda: (self.range.y_range, self.size.height))
+        top = self._norms(entry.col_l2, "col", lambda: (self.range.x_range, self.size.width))
+        corner = panel.Spacer(width=_NORMS, height=_NORMS, margin=0)
+        above = panel.pane.HoloViews(top, margin=0, height=_NORMS, sizing_mode="stretch_width")
+        beside = panel.pane.HoloViews(right, margin=0, width=_NORMS, sizing_mode="stretch_height")
+        main = panel.pane.HoloViews(image, **fill)
+        return panel.Column(
+            panel.Row(above, corner, sizing_mode="stretch_width", margin=0),
+            panel.Row(main, beside, sizing_mode="stretch_both", margin=0),
+            sizing_mode="stretch_both",
+            margin=0,
+        )
+
+    def _norms(self, norms: Any, axis: str, seen: Callable[[], tuple[Range | None, int | None]]) -> Any:
+        import holoviews as hv
+        from holoviews import opts
+
+        values = np.zeros(0) if norms is None else norms
+
+        def draw(**_: Any) -> Any:
+            asked, pixels = seen()
+            edges, peaks = buckets(values, asked, pixels or _DEFAULT_WIDTH)
+            return hv.Histogram((edges, peaks), kdims=axis, vdims=hv.Dimension(f"{axis}_l2", label="L2 norm"))
+
+        look = opts.Histogram(
+            color=self.colours.accent,
+            line_color=None,
+            xlim=(0, len(values) or 1),
+            responsive=True,
+            hooks=[self._dress_norms],
+            show_title=False,
+            toolbar=None,
+            **_BESIDE if axis == "row" else _ABOVE,
+        )
+        return hv.DynamicMap(draw, streams=[self.range, self.size]).opts(look)
+
+    def _dress_norms(self, plot: Any, element: Any) -> None:
+        _paint(plot.state, self.colours)
+        _align(plot.state, *(("top", "bottom") if plot.state.width == _NORMS else ("left", "right")))
+
+    def _overlay(self, found: Picture, limit: float) -> Any:
+        import holoviews as hv
+
+        value = hv.Dimension(found.reduction, label=MEANINGS[found.reduction], range=(-limit, limit))
+        image = hv.Image(found.values[::-1], ["col", "row"], value, bounds=_bounds(found.window), group="Weights")
+        return image * self._flags(found)
+
+    def _flags(self, found: Picture) -> Any:
+        """What is no number, over the map: as fine as it where there is any, of a single cell where there is none."""
+        import holoviews as hv
+
+        flags = np.where(found.inf, _INF, np.where(found.nan, _NAN, 0)).astype(np.uint8)
+        flags = flags if flags.any() else np.zeros((1, 1), np.uint8)
+        return hv.Image(flags[::-1], ["col", "row"], "flag", bounds=_bounds(found.window), group="Flags")
+
+    def _options(self) -> list[Any]:
+        from holoviews import opts
+
+        colours, (rows, cols) = self.colours, self.matrix.shape
+        shared = {"xlim": (0, cols), "ylim": (0, rows), "invert_yaxis": True, "framewise": False}
+        weights = opts.Image(
+            "Weights",
+            cmap=list(colours.diverging),
+            clipping_colors={"min": colours.below, "max": colours.above, "NaN": colours.nan},
+            colorbar=True,
+            tools=["box_zoom", "reset"],
+            active_tools=["pan", "wheel_zoom"],
+            xlabel="column",
+            ylabel="row",
+            hooks=[self._dress],
+            **shared,
+        )
+        flags = opts.Image(
+            "Flags", cmap=["#00000000", colours.nan, colours.inf], clim=(-0.5, 2.5), colorbar=False, **shared
+        )
+        return [weights, flags, opts.Overlay(responsive=True, min_height=300, **_LOOK)]
+
+    def _dress(self, plot: Any, element: Any) -> None:
+        """Theme, colour limits and hover of a plot: made with it, then brought up to date with every picture."""
+        assert self.picture is not None
+        _paint(plot.state, self.colours)
+        _align(plot.state, *_BORDERS)
+        for axis, extent in ((plot.state.y_range, self.matrix.shape[0]), (plot.state.x_range, self.matrix.shape[1])):
+            axis.bounds, axis.min_interval = (0, extent), min(2, extent)
+        if "cells" not in plot.handles:
+            plot.handles["cells"] = _add_hover(plot)
+        plot.handles["cells"].data = _described(self.matrix, self.picture)
+
+
+def _bounds(at: Window) -> tuple[int, int, int, int]:
+    """Left, bottom, right and top of all cells, those at the matrix's end in their full size."""
+    (down, across), (height, width) = at.shape, at.cell
+    return at.cols[0], at.rows[0], at.cols[0] + across * width, at.rows[0] + down * height
+
+
+def buckets(values: Any, asked: Range | None, pixels: int) -> tuple[Any, Any]:
+    """Edges of equal buckets of channels, about one a pixel, and the greatest value in each."""
+    low, high = (0, len(values)) if asked is None else (max(int(min(asked)), 0), min(int(max(asked)) + 1, len(values)))
+    if low >= high:
+        return np.array([0.0, 1.0]), np.zeros(1)
+    step = -(-(high - low) // max(pixels, 1))
+    starts = np.arange(low // step * step, high, step)
+    peaks = np.maximum.reduceat(values, starts)
+    return np.append(starts, min(starts[-1] + step, len(values))), peaks
+
+
+def _add_hover(plot: Any) -> Any:
+    """A hover that reads where a cell lies out of the source that it returns."""
+    from bokeh.models import ColumnDataSource, CustomJSHover, HoverTool
+
+    cells = ColumnDataSource()
+    reader = CustomJSHover(args={"cells": cells}, code=_HOVER)
+    plot.state.add_tools(
+        HoverTool(
+            tooltips=[("rows", "$y{rows}"), ("columns", "$x{cols}"), ("value", "@image{value}")],
+            formatters={"$y": reader, "$x": reader, "@image": reader},
+            renderers=[plot.handles["glyph_renderer"]],
+        )
+    )
+    return cells
+
+
+def _described(matrix: Matrix, found: Picture) -> dict[str, list[Any]]:
+    at = found.window
+    cell = at.cell == (1, 1)
+    return {
+        "row": [at.rows[0]],
+        "col": [at.cols[0]],
+        "height": [at.cell[0]],
+        "width": [at.cell[1]],
+        "rows": [matrix.shape[0]],
+        "cols": [matrix.shape[1]],
+        "row_axes": [list(matrix.axes[0])],
+        "col_axes": [list(matrix.axes[1])],
+        "digits": [matrix.digits],
+        "meaning": ["stored weight" if cell and found.reduction != "zeros" else MEANINGS[found.reduction]],
+    }
+
+
+def _align(figure: Any, *sides: str) -> None:
+    for side in sides:
+        setattr(figure, f"min_border_{side}", _BORDERS[side])
+
+
+def _paint(figure: Any, colours: Colours) -> None:
+    """A figure in the colours of a theme."""
+    from bokeh.models.annotations import ColorBar
+
+    figure.background_fill_color = figure.border_fill_color = colours.background
+    figure.outline_line_color = colours.grid
+    figure.toolbar.logo = None
+    for bar in figure.select(type=ColorBar):
+        bar.title_text_color = bar.major_label_text_color = colours.text
+        bar.background_fill_color = colours.background
+    for axis in figure.axis:
+        axis.axis_label_text_color = axis.major_label_text_color = colours.text
+        axis.axis_line_color = axis.major_tick_line_color = axis.minor_tick_line_color = colours.grid
+        axis.axis_label_text_font_style = "normal"
+    figure.grid.visible = False
