@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from weighbridge_kernels import formats
+from weighbridge_kernels.blocks import BASE
 from weighbridge_kernels.distribution import Distribution
 from weighbridge_kernels.variants import Variant
 
@@ -90,6 +92,12 @@ def _groups_with_two_zeros(weights: np.ndarray, variant: Variant) -> Work:
     return lambda: variant.groups_with_two_zeros(zero)
 
 
+def _block_reductions(weights: np.ndarray, variant: Variant) -> Work:
+    codes = variant.put(weights.reshape(-1, weights.shape[-1]).view(np.uint16))
+    table = formats.values("BF16").astype(np.float32)
+    return lambda: variant.block_reductions(codes, table)
+
+
 def _decoding(weights: np.ndarray, variant: Variant) -> Work:
     counts = np.bincount(weights.reshape(-1).view(np.uint16), minlength=1 << 16)
 
@@ -167,6 +175,19 @@ def _numpy_int4(weights: np.ndarray) -> Work:
     return error
 
 
+def _numpy_blocks(weights: np.ndarray) -> Work:
+    """Whole blocks alone, and none that is not finite."""
+    x = weights.reshape(-1, weights.shape[-1])
+    rows, cols = (extent // BASE * BASE for extent in x.shape)
+    cut = x[:rows, :cols].reshape(rows // BASE, BASE, cols // BASE, BASE)
+
+    def reductions() -> None:
+        y = cut.astype(np.float32)
+        y.min((1, 3)), y.max((1, 3)), y.mean((1, 3)), np.sqrt((y * y).mean((1, 3))), (y == 0).sum((1, 3))
+
+    return reductions
+
+
 def _numpy_statistics(weights: np.ndarray) -> Work:
     x = weights.reshape(-1).astype(np.float32)
 
@@ -184,6 +205,7 @@ CASES = (
     Case("channel_sums", "F32", _channel_sums, 4, 6, {"numpy": _numpy_channel_sums, "torch": _torch_channel_sums}),
     Case("block_errors", "F32", _block_errors, 4, 70, {"numpy (int4 alone)": _numpy_int4}),
     Case("groups_with_two_zeros", "F32", _groups_with_two_zeros, 1),
+    Case("block_reductions", "BF16", _block_reductions, 2, 6, {"numpy": _numpy_blocks}),
     Case("decoding", "BF16", _decoding, 0, peers={"numpy (from weights)": _numpy_statistics}),
 )
-"""Every kernel of the scan. Operations a weight are those of the plain form; `decoding` works on counts alone."""
+"""Every kernel of scans and pyramids. Operations a weight are the plain form's; `decoding` works on counts alone."""

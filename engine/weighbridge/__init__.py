@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from weighbridge.analyses.findings import Finding, findings
     from weighbridge.analyses.scan import scan
+    from weighbridge.app import view
     from weighbridge.checkpoints import Checkpoint, Tensor, open
     from weighbridge.errors import (
         BadArgument,
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
         TensorNotFound,
         WeighbridgeError,
     )
+    from weighbridge.exports import export
     from weighbridge.report import Report
-    from weighbridge.report.export import export
+    from weighbridge.snapshots import snapshot
 
 _HOMES = {
     "weighbridge.analyses.findings": ("Finding", "findings"),
@@ -37,8 +39,10 @@ _HOMES = {
         "TensorNotFound",
         "WeighbridgeError",
     ),
+    "weighbridge.exports": ("export",),
+    "weighbridge.app": ("view",),
     "weighbridge.report": ("Report",),
-    "weighbridge.report.export": ("export",),
+    "weighbridge.snapshots": ("snapshot",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -58,6 +62,8 @@ __all__ = [
     "findings",
     "open",
     "scan",
+    "snapshot",
+    "view",
 ]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from weighbridge.errors import BadArgument, ReportError
-from weighbridge.report.export import written
+from weighbridge.exports import written
 
 
 def bench(

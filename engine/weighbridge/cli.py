@@ -222,14 +222,98 @@ def export(
     json: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="All columns, one JSON object a line.")
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="A document for reviewers that stands by itself.")
+    ] = None,
+    heatmap: Annotated[
+        list[str] | None,
+        typer.Option("--heatmap", metavar="NAME", help="A tensor to picture in the document; repeatable."),
+    ] = None,
 ) -> None:
-    """Write a report's table to a file.
+    """Write a report to a file: its table, or a document.
 
-    Example: weighbridge export report --csv weights.csv
+    Example: weighbridge export report --html weights.html
     """
-    from weighbridge.report.export import export as write
+    from weighbridge.exports import export as write
 
-    write(folder, csv=csv, json=json)
+    write(folder, csv=csv, json=json, html=html, heatmaps=heatmap or ())
+
+
+@_command
+def view(
+    source: Annotated[str, typer.Argument(metavar="SOURCE|DIR", help="A checkpoint, or a report folder.")],
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to serve at; 0 for a free one.")] = 0,
+    address: Annotated[str, typer.Option("--address", help="Address to bind; this machine's own by default.")] = (
+        "127.0.0.1"
+    ),
+    cache: Annotated[
+        str, typer.Option("--cache", metavar="SIZE", help="Bound on what pictures of large matrices take on disk.")
+    ] = "20GiB",
+    device: _Device = "auto",
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
+) -> None:
+    """Look at a model in a browser: its map, its tensors, any matrix down to the single weight.
+
+    Example: weighbridge view model.safetensors
+    """
+    from weighbridge.app import view as serve
+
+    if device not in DEVICES:
+        raise BadArgument(f"--device {device!r}; expected {', '.join(DEVICES)}")
+    bound = _bytes(cache, "--cache")
+    serve(source, port=port, address=address, browser=browser, cache=bound, device=device, told=_serving)
+
+
+def _serving(address: str) -> None:
+    print(address, flush=True)
+    _say("serving at the address above; it holds a token, share it with care; Ctrl-C ends")
+
+
+@_command
+def snapshot(
+    source: _Source,
+    tensor: Annotated[str, typer.Argument(metavar="TENSOR", help="The tensor's name.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="A .png, .svg or .pdf file.")],
+    size: Annotated[str, typer.Option("--size", metavar="W×H", help="Width and height in pixels.")] = "1200x900",
+    rows: Annotated[str | None, typer.Option("--rows", metavar="LOW:HIGH", help="Only these rows.")] = None,
+    cols: Annotated[str | None, typer.Option("--cols", metavar="LOW:HIGH", help="Only these columns.")] = None,
+    reduction: Annotated[
+        str, typer.Option("--reduction", help="What a cell shows: absmax, mean, rms, min, max or zeros.")
+    ] = "absmax",
+    limit: Annotated[
+        float | None, typer.Option("--limit", help="Magnitude at which colours saturate [default: by what is shown].")
+    ] = None,
+    theme: Annotated[str, typer.Option("--theme", help="light or dark.")] = "light",
+) -> None:
+    """Draw a tensor, or a window of it, for a paper.
+
+    Example: weighbridge snapshot model.safetensors lm_head.weight -o head.png --rows 0:4096
+    """
+    from weighbridge.snapshots import snapshot as draw
+    from weighbridge.views.colours import THEMES
+
+    if theme not in THEMES:
+        raise BadArgument(f"--theme {theme!r}; expected {' or '.join(THEMES)}")
+    draw(
+        source,
+        tensor,
+        output,
+        size=_pair(size.replace("×", "x"), "x", "--size"),
+        rows=_pair(rows, ":", "--rows") if rows else None,
+        cols=_pair(cols, ":", "--cols") if cols else None,
+        reduction=reduction,  # type: ignore[arg-type]
+        limit=limit,
+        theme=theme,  # type: ignore[arg-type]
+    )
+
+
+def _pair(text: str, between: str, option: str) -> tuple[int, int]:
+    """Two whole numbers out of an option. Raises `BadArgument`."""
+    low, _, high = text.partition(between)
+    try:
+        return int(low), int(high)
+    except ValueError:
+        raise BadArgument(f"{option} {text!r}; expected two whole numbers as in 1{between}2") from None
 
 
 @_command
@@ -315,11 +399,11 @@ _UNITS = {
 }
 
 
-def _bytes(text: str) -> int:
+def _bytes(text: str, option: str = "--memory") -> int:
     """`512MiB` as a number of bytes. Raises `BadArgument`."""
     number = text.strip().rstrip("abgikmABGIKM")
     unit = text.strip()[len(number) :].lower()
     try:
         return int(float(number) * _UNITS[unit])
     except (ValueError, KeyError, OverflowError):
-        raise BadArgument(f"--memory {text!r}; expected a size such as 512MiB or 2GiB") from None
+        raise BadArgument(f"{option} {text!r}; expected a size such as 512MiB or 2GiB") from None

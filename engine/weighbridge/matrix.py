@@ -40,7 +40,6 @@ class MatrixView:
         """Whether rows and columns are channels; of a vector or a scalar they are not."""
         return self.layout != "vector"
 
-
     @property
     def axes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The sides that the rows and the columns are folded from."""

@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 BASE = 8
 """Side of a block of level 0, in entries."""
+SMALL, LARGE, SHIFT = 2.0**-450, 2.0**450, 2.0**600
+"""A float64 block whose greatest magnitude is out of these bounds is scaled by `SHIFT` so that its squares exist."""
 
 Grid = npt.NDArray[Any]
 
@@ -58,20 +60,26 @@ def coarsened(blocks: Blocks, counts: npt.NDArray[np.int64]) -> Blocks:
     Extremes and counts are exact; means and squares are weighted by the finite entries and added in float64.
     """
     n = counts - blocks.nan - blocks.inf
-    total = _paired(np.add, n)
-    share = np.maximum(total, 1)
-    scale = max(float(blocks.rms.max(initial=0)), 1e-300)  # so that squares stay in range
-    squares = n * np.square(blocks.rms.astype(np.float64) / scale)
+    weight = n / max(4 * int(n.max(initial=0)), 1)  # sums of four stay in range
+    total = _paired(np.add, weight)
+    share = np.where(total, total, 1)
     least, greatest = _limits(blocks.least.dtype)
     return Blocks(
         np.where(total, _paired(np.minimum, np.where(n, blocks.least, greatest)), blocks.least.dtype.type(0)),
         np.where(total, _paired(np.maximum, np.where(n, blocks.greatest, least)), blocks.greatest.dtype.type(0)),
-        (_paired(np.add, n * blocks.mean.astype(np.float64)) / share).astype(blocks.mean.dtype),
-        (np.sqrt(_paired(np.add, squares) / share) * scale).astype(blocks.rms.dtype),
+        (_paired(np.add, weight * blocks.mean) / share).astype(blocks.mean.dtype),
+        (_root_of_squares(blocks.rms, weight) / np.sqrt(share)).astype(blocks.rms.dtype),
         _paired(np.add, blocks.zeros),
         _paired(np.add, blocks.nan),
         _paired(np.add, blocks.inf),
     )
+
+
+def _root_of_squares(rms: Grid, weight: Grid) -> Grid:
+    """Of each four by their weights; float64's squares may not exist."""
+    if rms.dtype == np.float64:
+        return _paired(np.hypot, np.sqrt(weight) * rms)
+    return np.sqrt(_paired(np.add, weight * np.square(rms, dtype=np.float64)))
 
 
 def _paired(combine: np.ufunc, grid: Grid) -> Grid:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from weighbridge_kernels.blocks import BASE, Blocks
+from weighbridge_kernels.blocks import BASE, LARGE, SHIFT, SMALL, Blocks
 from weighbridge_kernels.central_moments import widened
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ def block_reductions(
     With `table`, entries are bit patterns and stand for `table[x]`. Equivalent, block by block, to `y = x[isfinite(x)]
     .astype(f64); (y.min(), y.max(), y.mean(), sqrt((y ** 2).mean()), (y == 0).sum(), isnan(x).sum(), isinf(x).sum())`.
     Sums are in float64 (under a local `enable_x64`); extremes and counts are exact, by the bits of float32, so that no
-    device's flushing of subnormals shows. A block without a finite entry has 0 for the first four.
+    device's flushing of subnormals shows; a subnormal float64 may be flushed to zero on devices that do so. A block
+    without a finite entry has 0 for the first four.
     """
     shape = np.array(x.shape, np.int32)
     by_words = table is not None or x.dtype == np.float32
@@ -71,18 +72,27 @@ def _reduced(
     cut = partial(_cut, block=block)
     n = cut(finite).sum((1, 3), dtype=jnp.int32)
     wide = cut(jnp.where(finite, widened(values), 0))
+    scale = jnp.ones_like(n, jnp.float64)
+    if values.dtype == jnp.float64:
+        scale = _scale(jnp.abs(wide).max((1, 3)))
+        wide = wide * scale[:, None, :, None]
     share = jnp.maximum(n, 1).astype(jnp.float64)
     ordered = _turned(lax.bitcast_convert_type(keys, jnp.int32)) if by_words else keys
     limits = np.finfo(ordered.dtype) if jnp.issubdtype(ordered.dtype, jnp.floating) else np.iinfo(ordered.dtype)
-    least = cut(jnp.where(finite, ordered, limits.max)).min((1, 3))
-    greatest = cut(jnp.where(finite, ordered, limits.min)).max((1, 3))
+    lowest, highest = (np.array(limit, ordered.dtype) for limit in (limits.min, limits.max))
+    least = cut(jnp.where(finite, ordered, highest)).min((1, 3))
+    greatest = cut(jnp.where(finite, ordered, lowest)).max((1, 3))
     return (
         jnp.where(n > 0, least, 0),
         jnp.where(n > 0, greatest, 0),
-        wide.sum((1, 3)) / share,
-        jnp.sqrt((wide * wide).sum((1, 3)) / share),
+        wide.sum((1, 3)) / share / scale,
+        jnp.sqrt((wide * wide).sum((1, 3)) / share) / scale,
         *(cut(flags).sum((1, 3), dtype=jnp.int32) for flags in (zero & finite, nan, inf)),
     )
+
+
+def _scale(greatest: Array) -> Array:
+    return jnp.where(greatest > LARGE, 1 / SHIFT, jnp.where(greatest < SMALL, SHIFT, 1.0))
 
 
 def _first(size: int, valid: Array) -> Bool[Array, " size"]:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from weighbridge_kernels.blocks import BASE, Blocks
+from weighbridge_kernels.blocks import BASE, LARGE, SHIFT, SMALL, Blocks
 from weighbridge_kernels.finite_tile_host import decoded_tile
 
 
@@ -21,6 +21,8 @@ def block_reductions(
     mean, rms = (np.empty(shape, mean_dtype) for _ in range(2))
     zeros, nan, inf = (np.empty(shape, np.int32) for _ in range(3))
     _reduce(values, *block, least, greatest, mean, rms, zeros, nan, inf)
+    if values.dtype == np.float64:
+        _reduce_far(values, *block, np.maximum(np.abs(least), np.abs(greatest)), mean, rms)
     return Blocks(least, greatest, mean, rms, zeros, nan, inf)
 
 
@@ -40,7 +42,7 @@ def _reduce(x, height, width, least, greatest, mean, rms, zeros, nan, inf):  # t
                     if v != v:
                         n_nan += 1
                         continue
-                    d = float(v)
+                    d = np.float64(v)
                     if abs(d) == np.inf:
                         continue
                     if n == 0:
@@ -56,3 +58,21 @@ def _reduce(x, height, width, least, greatest, mean, rms, zeros, nan, inf):  # t
             mean[i, j], rms[i, j] = total / share, np.sqrt(squares / share)
             zeros[i, j], nan[i, j] = n_zero, n_nan
             inf[i, j] = (bottom - top) * (right - left) - n - n_nan
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _reduce_far(x, height, width, magnitude, mean, rms):  # type: ignore[no-untyped-def]
+    """Means of the blocks whose squares do not exist in float64, of scaled entries."""
+    for i in range(magnitude.shape[0]):
+        for j in range(magnitude.shape[1]):
+            if magnitude[i, j] == 0 or SMALL <= magnitude[i, j] <= LARGE:
+                continue
+            scale = SHIFT if magnitude[i, j] < SMALL else 1 / SHIFT
+            total, squares, n = 0.0, 0.0, 0
+            for row in x[i * height : i * height + height, j * width : j * width + width]:
+                for v in row:
+                    if abs(v) < np.inf:
+                        n += 1
+                        total += v * scale
+                        squares += (v * scale) ** 2
+            mean[i, j], rms[i, j] = total / n / scale, np.sqrt(squares / n) / scale

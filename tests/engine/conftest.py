@@ -1,6 +1,8 @@
 """What the tests of the engine share: where real networks lie, and scans that leave no trace outside of `tmp_path`."""
 
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -48,6 +50,21 @@ def resnet20() -> Path:
     if not path.exists():
         pytest.skip(f"no folder {SHARED_DATA.parent.name}/{SHARED_DATA.name} with real networks beside the repository")
     return path
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """A real browser, driven by Playwright; where there is none its tests are skipped, in CI they fail."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None and os.environ.get("CI") != "true":
+        pytest.skip("no Chromium is installed")
+    assert found is not None, "install Chromium: the page is tested in a real browser"
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-quic"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 import weighbridge_kernels
 
 FILES = sorted(Path(weighbridge_kernels.__file__).parent.glob("*.py"))
-LIGHT = ("formats", "states", "distribution", "quantizers", "padding", "variants")
+LIGHT = ("blocks", "formats", "states", "distribution", "quantizers", "padding", "variants")
 HOST = tuple(path.stem for path in FILES if path.stem.endswith("_host"))
 JAX = (
     "bit_histogram",
@@ -20,6 +20,7 @@ JAX = (
     "central_moments",
     "channel_norms",
     "finite_tile",
+    "pyramid",
     "semi_structured_sparsity",
     "span_pass",
     "device_spans",

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from weighbridge_kernels import formats, variants
+from weighbridge_kernels.blocks import BASE, coarsened, entries
 from weighbridge_kernels.distribution import Distribution
 from weighbridge_kernels.states import BlockErrors, Moments
 from weighbridge_kernels.variants import Variant
@@ -158,3 +159,31 @@ def test_block_errors_add_over_rows_and_ignore_padding(
     near(host.block_errors(wider), whole, x.size)
     parts = [host.block_errors(part) for part in np.split(tile, data.draw(cuts(rows)))]
     near(reduce(BlockErrors.merge, parts, BlockErrors()), whole, x.size)
+
+
+@law
+@hypothesis.given(
+    seed=st.integers(0, 1 << 32),
+    rows=st.integers(1, 90),
+    cols=st.integers(1, 200),
+    times=st.integers(1, 5),
+    dtype=st.sampled_from([np.float32, np.float64, np.int32]),
+)
+def test_coarsening_blocks_is_reducing_wider_ones(
+    host: Variant, seed: int, rows: int, cols: int, times: int, dtype: type
+) -> None:
+    """Exactly for extremes and counts; means and squares within 1e-6."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_t(1.5, (rows, cols)).clip(-1e9, 1e9)
+    if dtype != np.int32:
+        x[rng.random((rows, cols)) < rng.random()] = rng.choice([0.0, np.nan, np.inf])
+    x = x.astype(dtype)
+    level, side = host.block_reductions(x), BASE
+    for _ in range(times):
+        level, side = coarsened(level, entries(x.shape, side)), 2 * side
+    direct = host.block_reductions(x, block=(side, side))
+    for quantity in ("least", "greatest", "zeros", "nan", "inf"):
+        np.testing.assert_array_equal(getattr(level, quantity), getattr(direct, quantity))
+    magnitude = host.block_reductions(np.abs(x), block=(side, side)).mean
+    assert (np.abs(level.mean - direct.mean) <= 1e-6 * magnitude).all()
+    np.testing.assert_allclose(level.rms, direct.rms, rtol=1e-6, atol=0)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from weighbridge_kernels import (
     central_moments,
     channel_norms,
     finite_tile,
+    pyramid,
     semi_structured_sparsity,
     span_pass,
 )
@@ -24,6 +25,7 @@ MODULES = (
     central_moments,
     channel_norms,
     finite_tile,
+    pyramid,
     semi_structured_sparsity,
     span_pass,
 )
@@ -33,7 +35,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 class Call(NamedTuple):
     kernel: Callable
     arguments: tuple[tuple[tuple[int, ...], type], ...]
-    static: dict[str, int | str] | None = None
+    static: dict[str, Any] | None = None
 
 
 FLAT, MATRIX, NARROW, SCALAR = (4099,), (19, 192), (19, 130), ()
@@ -80,7 +82,7 @@ def test_lowers_for_every_platform(call: Call) -> None:
 
 
 def spans() -> dict[str, tuple[Callable, tuple[object, ...]]]:
-    """The calls of `span_pass`, whose arguments are trees."""
+    """The calls of `span_pass`, whose arguments are trees, and of `pyramid`, whose table may be none."""
     shape = jax.ShapeDtypeStruct((2,), jnp.int32)
     flags = {"channels": True, "columns": True, "blocks": True}
     calls: dict[str, tuple[Callable, tuple[object, ...]]] = {}
@@ -100,6 +102,15 @@ def spans() -> dict[str, tuple[Callable, tuple[object, ...]]]:
         for method in ("scatter", "sort"):
             weigh = partial(span_pass.weigh_floats, method=method, columns=True)
             calls[f"{dtype.__name__} by {method}"] = weigh, (jax.ShapeDtypeStruct(NARROW, dtype), words, shape)
+    reduced = partial(pyramid._reduced, block=(8, 8), by_words=True)
+    matrix = jax.ShapeDtypeStruct((24, 192), jnp.uint32), shape
+    calls["blocks of float32"] = reduced, (*matrix, None)
+    for dtype, patterns in ((jnp.uint8, 256), (jnp.uint16, 65536)):
+        codes = jax.ShapeDtypeStruct((24, 192), dtype)
+        calls[f"blocks of {dtype.__name__} codes"] = reduced, (codes, shape, jax.ShapeDtypeStruct((patterns,), "u4"))
+    reduced = partial(pyramid._reduced, block=(3, 5), by_words=False)
+    for dtype in (jnp.float64, jnp.int64, jnp.uint64):
+        calls[f"blocks of {dtype.__name__}"] = reduced, (jax.ShapeDtypeStruct((24, 195), dtype), shape, None)
     weigh, arguments = calls["float32 by sort"]
     _, span = jax.eval_shape(weigh, *arguments)
     calls["widened"] = span_pass.widened, (span,)
@@ -112,7 +123,7 @@ with jax.enable_x64(True):
 
 
 @pytest.mark.parametrize("name", SPANS)
-def test_span_passes_lower_for_every_platform(name: str) -> None:
+def test_spans_and_blocks_lower_for_every_platform(name: str) -> None:
     kernel, arguments = SPANS[name]
     with jax.enable_x64(True):
         assert jax.export.export(jax.jit(kernel), platforms=PLATFORMS)(*arguments).platforms == PLATFORMS

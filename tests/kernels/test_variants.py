@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from weighbridge_kernels import formats, variants
+from weighbridge_kernels.blocks import Blocks
 from weighbridge_kernels.states import BlockErrors, Moments
 from weighbridge_kernels.variants import DEVICES, DeviceUnavailable, Variant
 
@@ -41,6 +42,16 @@ def near_errors(got: BlockErrors, expected: BlockErrors) -> None:
     """Weights on a grid lose nothing but the rounding of their scale, at magnitudes below 2."""
     np.testing.assert_allclose(got.squares, expected.squares, rtol=EPS * np.sqrt(257 * 128), atol=(2 * EPS) ** 2)
     same(got.scale_exponents, expected.scale_exponents)
+
+
+def near_blocks(got: Blocks, expected: Blocks) -> None:
+    """Extremes and counts are exact; sums of 64 entries in float64 differ by their order, and are then rounded."""
+    for quantity in ("least", "greatest", "zeros", "nan", "inf"):
+        ours, theirs = getattr(got, quantity), getattr(expected, quantity)
+        assert ours.dtype == theirs.dtype
+        same(ours, theirs)
+    np.testing.assert_allclose(got.rms, expected.rms, rtol=EPS, atol=0)
+    assert (np.abs(got.mean - expected.mean) <= EPS * expected.rms).all()
 
 
 def random_codes(shape: tuple[int, int], name: str) -> np.ndarray:
@@ -103,6 +114,14 @@ def groups_with_two_zeros(v: Variant, shape: tuple[int, int]) -> Iterator[int]:
     yield v.groups_with_two_zeros(v.put(np.random.default_rng(shape).random(shape) < 0.4))
 
 
+def block_reductions(v: Variant, shape: tuple[int, int]) -> Iterator[Blocks]:
+    for dtype in (np.float32, np.float64):
+        yield v.block_reductions(v.put(random_floats(shape, dtype)))
+    yield v.block_reductions(v.put(np.random.default_rng(shape).integers(-9, 9, shape)), block=(3, 5))
+    for name in ("BF16", "F8_E4M3"):
+        yield v.block_reductions(v.put(random_codes(shape, name)), formats.values(name).astype(np.float32))
+
+
 # What a kernel gives for weights of a shape, and how alike two forms' results must be.
 KERNELS = {
     put: same,
@@ -114,6 +133,7 @@ KERNELS = {
     channel_sums: near_sums,
     block_errors: near_errors,
     groups_with_two_zeros: same,
+    block_reductions: near_blocks,
 }
 
 

@@ -65,7 +65,7 @@ def layout_of(tensor: Tensor, view: MatrixView | Folded) -> Layout:
 
 def decoding(dtype: DType) -> npt.NDArray[np.float32] | None:
     """The table of what bit patterns stand for, of types that NumPy's arithmetic does not know."""
-    return formats.values(dtype.name).astype(np.float32) if dtype.bits <= 16 and dtype.kind != "bool" else None
+    return formats.values(dtype.name).astype(np.float32) if dtype.bits <= 16 else None
 
 
 def _strips(tensor: Tensor, shape: tuple[int, int]) -> list[Piece]:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from weighbridge.checkpoints.dtypes import DType
 from weighbridge.checkpoints.protocol import Tensor
 from weighbridge.errors import BadArgument
 from weighbridge.matrix import Folded, MatrixView, matrix_view
@@ -21,8 +22,11 @@ DIRECT_ENTRIES = 1 << 25
 """A window of up to so many entries is read from the source itself; a matrix of no more needs no pyramid."""
 _GAP = 1 << 14
 """Bytes between two parts of rows that are rather read than skipped."""
+_WHOLE_ROWS = 1 << 22
+"""Entries of whole rows that are read at once, of which a window may keep little."""
 
 Shape = tuple[int, int]
+Axes = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 class Matrix(Protocol):
@@ -34,7 +38,7 @@ class Matrix(Protocol):
 
     name: str
     shape: Shape
-    axes: tuple[tuple[int, ...], tuple[int, ...]]
+    axes: Axes
     digits: int
 
     @property
@@ -67,8 +71,8 @@ class WeightMatrix:
         self._layout = layout_of(tensor, view)
         self.name = tensor.name
         self.shape = self._layout.shape
-        self.axes = view.axes
-        self.digits = 17 if tensor.dtype.bits > 32 else 9
+        self.axes: Axes = view.axes
+        self.digits = _digits(tensor.dtype)
         self.pyramid = pyramid
         self.view = view
         self.tensor = tensor
@@ -115,8 +119,8 @@ class MosaicMatrix:
         down, across = (1, *space)[-2:] if len(space) < 3 else (math.prod(space[:-1]), space[-1])
         self.name = tensor.name
         self.shape = outputs * down, inputs * across
-        self.axes = (outputs, down), (inputs, across)
-        self.digits = 17 if tensor.dtype.bits > 32 else 9
+        self.axes: Axes = (outputs, down), (inputs, across)
+        self.digits = _digits(tensor.dtype)
         self._tensor, self._view = tensor, view
 
     @property
@@ -162,13 +166,19 @@ def matrix_of(tensor: Tensor, names: Collection[str] = ()) -> "WeightMatrix | Mo
     return WeightMatrix(tensor, Folded(tensor.shape, 1) if by_head else view)
 
 
+def _digits(dtype: DType) -> int:
+    return 17 if dtype.bits > 32 else 9 if dtype.kind == "float" else 10
+
+
 def _window(tensor: Tensor, width: int, rows: slice, cols: slice) -> npt.NDArray[Any]:
-    """A window of rows of `width` entries, read row by row where much would be skipped, else at once."""
-    bits = tensor.dtype.bits
-    height, skipped = rows.stop - rows.start, (width - cols.stop + cols.start) * bits // 8
-    if bits < 8 or skipped < _GAP:
-        return tensor.entries(rows.start * width, height * width).reshape(height, width)[:, cols]
-    window = np.empty((height, cols.stop - cols.start), tensor.dtype.array)
-    for i, row in enumerate(window):
-        tensor.read_into(memoryview(row.view(np.uint8)), ((rows.start + i) * width + cols.start) * bits // 8)
+    """A window of rows of `width` entries, read row by row where much would be skipped, else by some whole rows."""
+    window = np.empty((rows.stop - rows.start, cols.stop - cols.start), tensor.dtype.array)
+    if tensor.dtype.nbytes(width - window.shape[1]) >= _GAP:
+        for i, row in enumerate(window, rows.start):
+            row[:] = tensor.entries(i * width + cols.start, row.size)
+        return window
+    step = max(_WHOLE_ROWS // width, 1)
+    for top in range(0, len(window), step):
+        part = window[top : top + step]
+        part[:] = tensor.entries((rows.start + top) * width, len(part) * width).reshape(-1, width)[:, cols]
     return window

@@ -1,5 +1,6 @@
 """A pyramid on disk: a zarr group with one array for each level and quantity, uncompressed, each chunk with its CRC."""
 
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -93,14 +94,15 @@ class Layout:
 
 
 class Pyramid:
-    """A finished pyramid, opened for reading."""
+    """A finished pyramid, opened for reading. `holder` is what keeps its folder, where that is a temporary one."""
 
-    def __init__(self, folder: Path, layout: Layout) -> None:
+    def __init__(self, folder: Path, layout: Layout, holder: object = None) -> None:
         self.folder = folder
         self.layout = layout
+        self._holder = holder
 
     @classmethod
-    def open(cls, folder: Path, layout: Layout) -> "Pyramid":
+    def open(cls, folder: Path, layout: Layout, holder: object = None) -> "Pyramid":
         """Opens what lies in a folder and marks it as used. Raises `CorruptPyramid` unless it is whole and of `layout`.
 
         Every chunk must be there in its full size; a chunk's CRC is checked when it is read.
@@ -109,12 +111,23 @@ class Pyramid:
             found = json.loads((folder / FILE).read_text(encoding="utf-8"))
             expected = asdict(layout) | {"shape": list(layout.shape)}
             sizes = sorted(path.stat().st_size for path in folder.glob("*/*/c/*/*"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise CorruptPyramid(f"{folder}: no pyramid can be read here: {error}") from error
         if found != expected or sizes != sorted(size for count, size in layout._chunk_files() for _ in range(count)):
             raise CorruptPyramid(f"{folder}: is not the pyramid of a {layout.dtype} matrix of {layout.shape}")
-        os.utime(folder / FILE)
-        return cls(folder, layout)
+        pyramid = cls(folder, layout, holder)
+        pyramid.touch()
+        return pyramid
+
+    def touch(self) -> bool:
+        """Marks it as used; False where it is no longer there."""
+        try:
+            os.utime(self.folder / FILE)
+        except PermissionError:  # others' cache, only to be read
+            pass
+        except OSError:
+            return False
+        return True
 
     @cached_property
     def _group(self) -> Any:
@@ -134,10 +147,20 @@ class Pyramid:
 
     def _read(self, level: int, quantity: str, rows: slice, cols: slice) -> npt.NDArray[Any]:
         stored: npt.NDArray[Any] = self._group[f"{level}/{quantity}"][rows, cols]
+        self._check_chunks(level, quantity, (rows, cols))
         array = self.layout.entry_dtype.array
         if quantity not in ("least", "greatest") or stored.dtype == array:
             return stored
         return stored.view(array).astype(np.float32)
+
+    def _check_chunks(self, level: int, quantity: str, window: tuple[slice, slice]) -> None:
+        """For zarr gives zeros in place of chunks that another process has removed."""
+        of_chunks = []
+        for part, extent, side in zip(window, self.layout.blocks(level), self.layout.chunks(level), strict=True):
+            start, stop, _ = part.indices(extent)
+            of_chunks.append(range(start // side, -(-stop // side)))
+        for i, j in itertools.product(*of_chunks):
+            os.stat(self.folder / str(level) / quantity / "c" / str(i) / str(j))
 
     def blocks(self, level: int, rows: slice, cols: slice) -> Blocks:
         """All quantities over blocks of a level."""

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from weakref import WeakMethod
 
 import numpy as np
 
 from weighbridge.checkpoints.protocol import Tensor
+from weighbridge.errors import WeighbridgeError
 from weighbridge.pyramid.matrix import Matrix
 from weighbridge.views.colours import Colours, Theme, colours
 from weighbridge.views.window import MEANINGS, Picture, Range, Reduction, Window, picture, window
@@ -18,7 +20,7 @@ _NAN, _INF = 1, 2
 _DEFAULT_HEIGHT, _DEFAULT_WIDTH = 600, 800
 _NORMS = 110
 """Pixels that the norms beside the map take."""
-_BORDERS = {"left": 84, "right": 104, "top": 34, "bottom": 54}
+_BORDERS = {"left": 96, "right": 112, "top": 34, "bottom": 54}
 """Pixels about the map's frame, by which the norms' frames align with it."""
 _LOOK = {"toolbar": "above", "show_title": False, "fontsize": {"labels": 11, "ticks": 10}}
 
@@ -85,28 +87,63 @@ def prepared(tensor: Tensor) -> Matrix:
 class Heatmap:
     """The elements of one matrix's heatmap, which share its ranges."""
 
-    def __init__(self, matrix: Matrix, theme: Theme = "light") -> None:
+    def __init__(
+        self,
+        matrix: Matrix,
+        theme: Theme = "light",
+        *,
+        rows: Range | None = None,
+        cols: Range | None = None,
+        failed: Callable[[WeighbridgeError], None] | None = None,
+    ) -> None:
+        """`rows` and `cols` are the window to begin with. `failed` is told what reading raises instead."""
         from holoviews import streams
 
         self.matrix = matrix
         self.colours = colours(theme)
-        self.range = streams.RangeXY()
+        self.range = streams.RangeXY(y_range=rows, x_range=cols)
         self.size = streams.PlotSize(height=_DEFAULT_HEIGHT, width=_DEFAULT_WIDTH)
         self.picture: Picture | None = None
+        self._failed = failed
+        self._begin = rows or (0, matrix.shape[0]), cols or (0, matrix.shape[1])
+        self._figure: Any = None
 
     def element(self, reduction: Callable[[], Reduction], limit: Limit, *changes: Any) -> Any:
         """The map, drawn anew when the window changes, the plot's size, or one of the streams `changes`."""
         import holoviews as hv
 
-        hv.extension("bokeh")
+        hv.extension("bokeh", logo=False)
 
         def draw(x_range: Range | None, y_range: Range | None, height: int | None, width: int | None, **_: Any) -> Any:
-            at = window(self.matrix, y_range, x_range, height or _DEFAULT_HEIGHT, width or _DEFAULT_WIDTH)
-            self.picture = picture(self.matrix, at, reduction())
+            self.picture = self._read(y_range, x_range, (height, width), reduction())
             return self._overlay(self.picture, limit(self.picture))
 
         image = hv.DynamicMap(draw, streams=[self.range, self.size, *changes])
         return image.opts(*self._options())
+
+    def go_to(self, rows: Range | None = None, cols: Range | None = None) -> None:
+        """Shows other rows or columns."""
+        y, x = rows or self.range.y_range, cols or self.range.x_range
+        if self._figure is not None:
+            for axis, range_ in ((self._figure.y_range, rows), (self._figure.x_range, cols)):
+                if range_ is not None:
+                    turned = axis.start > axis.end
+                    axis.update(start=range_[turned], end=range_[not turned])
+        self.range.event(y_range=y, x_range=x)
+
+    def _read(
+        self, rows: Range | None, cols: Range | None, size: tuple[int | None, int | None], reduction: Reduction
+    ) -> Picture:
+        """The picture of a window; where that cannot be read and somebody is told, an empty one."""
+        at = window(self.matrix, rows, cols, size[0] or _DEFAULT_HEIGHT, size[1] or _DEFAULT_WIDTH)
+        try:
+            return picture(self.matrix, at, reduction)
+        except WeighbridgeError as error:
+            if self._failed is None:
+                raise
+            self._failed(error)
+            empty = np.zeros(at.shape, bool)
+            return Picture(at, reduction, np.full(at.shape, np.nan), empty, empty)
 
     def beside_norms(self, image: Any, entry: "Entry") -> Any:
         """The map with the L2 norms of its rows and columns along its sides, aligned: a Panel layout."""
@@ -140,9 +177,9 @@ class Heatmap:
         look = opts.Histogram(
             color=self.colours.accent,
             line_color=None,
-            xlim=(0, len(values) or 1),
+            xlim=self._begin[axis == "col"],
             responsive=True,
-            hooks=[self._dress_norms],
+            hooks=[_weakly(self._dress_norms)],
             show_title=False,
             toolbar=None,
             **_BESIDE if axis == "row" else _ABOVE,
@@ -151,7 +188,10 @@ class Heatmap:
 
     def _dress_norms(self, plot: Any, element: Any) -> None:
         _paint(plot.state, self.colours)
-        _align(plot.state, *(("top", "bottom") if plot.state.width == _NORMS else ("left", "right")))
+        beside = plot.state.width == _NORMS
+        _align(plot.state, *(("top", "bottom") if beside else ("left", "right")))
+        along = plot.state.x_range if beside else plot.state.y_range
+        along.update(start=0, end=1.05 * float(element.dimension_values(1).max(initial=0)) or 1.0)
 
     def _overlay(self, found: Picture, limit: float) -> Any:
         import holoviews as hv
@@ -171,8 +211,8 @@ class Heatmap:
     def _options(self) -> list[Any]:
         from holoviews import opts
 
-        colours, (rows, cols) = self.colours, self.matrix.shape
-        shared = {"xlim": (0, cols), "ylim": (0, rows), "invert_yaxis": True, "framewise": False}
+        colours, (rows, cols) = self.colours, self._begin
+        shared = {"xlim": cols, "ylim": rows, "invert_yaxis": True, "framewise": False}
         weights = opts.Image(
             "Weights",
             cmap=list(colours.diverging),
@@ -182,7 +222,7 @@ class Heatmap:
             active_tools=["pan", "wheel_zoom"],
             xlabel="column",
             ylabel="row",
-            hooks=[self._dress],
+            hooks=[_weakly(self._dress)],
             **shared,
         )
         flags = opts.Image(
@@ -197,9 +237,23 @@ class Heatmap:
         _align(plot.state, *_BORDERS)
         for axis, extent in ((plot.state.y_range, self.matrix.shape[0]), (plot.state.x_range, self.matrix.shape[1])):
             axis.bounds, axis.min_interval = (0, extent), min(2, extent)
+            axis.reset_start, axis.reset_end = (0, extent) if axis.start < axis.end else (extent, 0)
+        self._figure = plot.state
         if "cells" not in plot.handles:
             plot.handles["cells"] = _add_hover(plot)
         plot.handles["cells"].data = _described(self.matrix, self.picture)
+
+
+def _weakly(hook: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+    """A hook that does not keep its object alive: HoloViews never forgets options."""
+    reference = WeakMethod(hook)
+
+    def call(plot: Any, element: Any) -> None:
+        method = reference()
+        if method is not None:
+            method(plot, element)
+
+    return call
 
 
 def _bounds(at: Window) -> tuple[int, int, int, int]:
@@ -210,13 +264,15 @@ def _bounds(at: Window) -> tuple[int, int, int, int]:
 
 def buckets(values: Any, asked: Range | None, pixels: int) -> tuple[Any, Any]:
     """Edges of equal buckets of channels, about one a pixel, and the greatest value in each."""
-    low, high = (0, len(values)) if asked is None else (max(int(min(asked)), 0), min(int(max(asked)) + 1, len(values)))
+    low, high = 0, len(values)
+    if asked is not None and np.all(np.isfinite(asked)):
+        low, high = max(int(min(asked)), 0), min(int(max(asked)) + 1, len(values))
     if low >= high:
         return np.array([0.0, 1.0]), np.zeros(1)
     step = -(-(high - low) // max(pixels, 1))
     starts = np.arange(low // step * step, high, step)
-    peaks = np.maximum.reduceat(values, starts)
-    return np.append(starts, min(starts[-1] + step, len(values))), peaks
+    end = min(starts[-1] + step, len(values))
+    return np.append(starts, end), np.maximum.reduceat(values[:end], starts)
 
 
 def _add_hover(plot: Any) -> Any:

@@ -150,7 +150,7 @@ def _cell_entries(shown: Window) -> npt.NDArray[np.int64]:
 def _picture(shown: Window, reduction: Reduction, blocks: Blocks, counts: npt.NDArray[np.int64]) -> Picture:
     side = BASE << shown.level if shown.level >= 0 else None
     down, across = (1 if side is None else extent // side for extent in shown.cell)
-    join = partial(_joined, factors=(down, across))
+    join = partial(rasterised, factors=(down, across))
     n = counts - blocks.nan - blocks.inf
     values = _REDUCERS[reduction](blocks, n, counts, join)
     nan, inf = (join(grid > 0, "max") > 0 for grid in (blocks.nan, blocks.inf))
@@ -159,7 +159,7 @@ def _picture(shown: Window, reduction: Reduction, blocks: Blocks, counts: npt.ND
     return Picture(shown, reduction, values, nan, inf)
 
 
-def _joined(grid: Array, how: str, *, factors: tuple[int, int]) -> Array:
+def rasterised(grid: Array, how: str, *, factors: tuple[int, int]) -> Array:
     """A grid of blocks rasterised by datashader to cells of so many blocks down and across; NaN does not count.
 
     What the last cells lack is NaN; there are two cells at least, since datashader knows no grid of one.
@@ -213,7 +213,8 @@ def _zeros(blocks: Blocks, n: Array, counts: Array, join: Join) -> Array:
 
 def _weighted(values: Array, weights: Array, join: Join) -> Array:
     """Mean over a cell's blocks by weights, 0 where these are 0: their means are over as many blocks, which cancel."""
-    return join(values * weights, "mean") / np.maximum(join(weights, "mean"), 1e-300)
+    scale = float(np.abs(values).max(initial=0)) or 1.0  # so that sums stay in range
+    return join(values / scale * weights, "mean") / np.maximum(join(weights, "mean"), 1e-300) * scale
 
 
 _REDUCERS = {"absmax": _absmax, "mean": _mean, "rms": _rms, "min": _least, "max": _greatest, "zeros": _zeros}

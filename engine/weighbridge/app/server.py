@@ -1,0 +1,128 @@
+"""Serving the page: on this machine, under an address that nobody guesses, until it is interrupted."""
+
+import secrets
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from weighbridge.app.model import Model
+from weighbridge.errors import BadArgument
+from weighbridge.pyramid.cache import DEFAULT_LIMIT, PyramidCache
+from weighbridge_kernels.variants import Device
+
+_KEEP_UNUSED_MS = 15_000
+_CHECK_UNUSED_MS = 5_000
+
+
+def view(
+    source: Any,
+    *,
+    port: int = 0,
+    address: str = "127.0.0.1",
+    browser: bool = True,
+    cache: int = DEFAULT_LIMIT,
+    cache_folder: Path | None = None,
+    device: Device = "auto",
+    told: Callable[[str], None] = print,
+) -> None:
+    """Serves a page on a model until interrupted; its address, with the token that opens it, goes to `told`.
+
+    `source` is a report, its folder, or whatever `weighbridge.open` takes, which is weighed while the page is shown
+    unless it has been. `cache` bounds what pyramids take on disk, in bytes. The page binds `address` alone and answers
+    nothing outside of its token's path. Raises what opening the source raises, and `BadArgument` where the port cannot
+    be had.
+    """
+    model = Model.open(source, PyramidCache(cache_folder, limit=cache, device=device))
+    server = serve(model, port=port, address=address)
+    told(server.address_of_page)
+    if browser:
+        _open_browser(server.address_of_page)
+    server.run()
+
+
+class PageServer:
+    """A Bokeh server with one page on a model."""
+
+    def __init__(self, server: Any, address: str, token: str) -> None:
+        self._server = server
+        self.address_of_page = f"http://{address}:{server.port}/{token}/"
+
+    def run(self) -> None:
+        """Serves until interrupted or stopped."""
+        self._server.start()
+        try:
+            self._server.io_loop.start()
+        finally:
+            self._server.stop()
+
+    def stop(self) -> None:
+        """Ends `run`, from whatever thread."""
+        self._server.io_loop.add_callback(self._server.io_loop.stop)
+
+
+def serve(model: Model, *, port: int = 0, address: str = "127.0.0.1") -> PageServer:
+    """A server that is bound but does not answer before `run`. Raises `BadArgument` where the port cannot be had."""
+    import panel
+    from tornado.web import StaticFileHandler
+
+    from weighbridge.app.page import page
+
+    token = secrets.token_urlsafe(24)
+    bound = port or _free_port(address)
+    named = "localhost" if address == "127.0.0.1" else address
+    try:
+        server = panel.io.server.get_server(
+            {"": lambda: page(model)},
+            port=bound,
+            address=address,
+            prefix=f"/{token}",
+            websocket_origin=[f"{address}:{bound}", f"{named}:{bound}"],
+            title={"": model.name},
+            ico_path="none",
+            extra_patterns=[(r"/(favicon\.ico)", StaticFileHandler, {"path": str(Path(__file__).parent)})],
+            show=False,
+            start=False,
+            check_unused_sessions_milliseconds=_CHECK_UNUSED_MS,
+            unused_session_lifetime_milliseconds=_KEEP_UNUSED_MS,
+        )
+    except OSError as error:
+        raise BadArgument(f"{address}:{bound}: cannot be bound: {error.strerror}; choose another --port") from error
+    threading.Thread(target=warm, daemon=True, name="warm").start()
+    return PageServer(server, address, token)
+
+
+def _free_port(address: str) -> int:
+    try:
+        with socket.socket() as probe:
+            probe.bind((address, 0))
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        raise BadArgument(f"{address}: cannot be bound: {error.strerror}; choose another --address") from error
+
+
+def warm() -> None:
+    """Compiles what the first picture would wait for: datashader's rasters and the block reductions."""
+    import numpy as np
+    import zarr  # noqa: F401  its import takes a second
+
+    from weighbridge.views.window import rasterised
+    from weighbridge_kernels import variants
+
+    for dtype in (np.float32, np.float64):
+        for how in ("min", "max", "mean"):
+            rasterised(np.zeros((4, 4), dtype), how, factors=(2, 2))
+    table = np.zeros(1 << 16, np.float32)
+    variants.select("cpu").block_reductions(np.zeros((8, 8), np.uint16), table)
+    variants.select("cpu").block_reductions(np.zeros((8, 8), np.float32))
+
+
+def _open_browser(address: str) -> None:
+    """Only where there is a screen; a terminal without one has the address."""
+    import os
+    import sys
+    import webbrowser
+
+    if sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        webbrowser.open(address)

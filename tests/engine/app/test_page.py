@@ -1,0 +1,270 @@
+"""The page in a real browser, as a person uses it; screenshots are kept where `WEIGHBRIDGE_SCREENSHOTS` says."""
+
+import os
+import re
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+
+import weighbridge
+
+WEIGHT = "encoder.layer.0.intermediate.dense.weight"
+_IMAGE = """() => {
+  for (const doc of Bokeh.documents) for (const model of doc._all_models.values())
+    if (model.type == "Figure") for (const renderer of model.renderers)
+      if (renderer.glyph?.type == "Image" && renderer.glyph.color_mapper.palette.length > 3) {
+        const data = renderer.data_source.data
+        return {x: [model.x_range.start, model.x_range.end], y: [model.y_range.end, model.y_range.start],
+                shape: data.image[0].shape ?? [data.image[0].length, data.image[0][0].length],
+                first: Array.from(data.image[0].slice ? data.image[0].slice(0, 50) : data.image[0][0]),
+                left: data.x[0], bottom: data.y[0], dw: data.dw[0], dh: data.dh[0],
+                low: renderer.glyph.color_mapper.low, high: renderer.glyph.color_mapper.high}
+      }
+  return null
+}"""
+_HOVERED = """() => {
+  const texts = []
+  const walk = (root) => { for (const node of root.querySelectorAll("*")) {
+    if (node.shadowRoot) walk(node.shadowRoot)
+    if (node.classList?.contains("bk-tooltip-row-value")) texts.push(node.textContent.trim()) } }
+  walk(document)
+  return texts
+}"""
+
+
+class Visit:
+    """A page opened in a browser, with all that went wrong and all that it asked for."""
+
+    def __init__(self, browser, address, width=1500, height=950):
+        self.page = browser.new_page(viewport={"width": width, "height": height})
+        self.troubles, self.hosts = [], set()
+        self.page.on("console", lambda said: self.troubles.append(said.text) if said.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.troubles.append(str(error)))
+        self.page.on("request", lambda request: self.asked(request.url))
+        self.page.on("websocket", lambda socket: self.asked(socket.url))
+        self.page.goto(address)
+        self.page.get_by_role("heading", level=1).wait_for(timeout=60_000)
+
+    def asked(self, url):
+        if not url.startswith(("data:", "blob:")):
+            self.hosts.add(urlsplit(url).hostname)
+
+    def image(self, until=lambda found: found is not None):
+        """What the heatmap shows, once it is as it should be."""
+        return self.wait(lambda: self.page.evaluate(_IMAGE), until)
+
+    def wait(self, look, until, seconds=20.0):
+        end = time.monotonic() + seconds
+        while not until(found := look()):
+            assert time.monotonic() < end, f"still {found!r}"
+            time.sleep(0.1)
+        return found
+
+    def frame(self):
+        """The heatmap's frame on the screen: left, top, width, height."""
+        boxes = [box for canvas in self.page.locator("canvas").all() if (box := canvas.bounding_box())]
+        largest = max(boxes, key=lambda box: box["width"] * box["height"])
+        return largest["x"], largest["y"], largest["width"], largest["height"]
+
+    def hover(self, x, y):
+        """Moves there and reads what the tooltip says: rows, columns, value."""
+        self.page.mouse.move(x - 3, y)
+        self.page.mouse.move(x, y)
+        return self.wait(lambda: self.page.evaluate(_HOVERED), lambda texts: len(texts) >= 3)[-3:]
+
+    def keep(self, name):
+        if folder := os.environ.get("WEIGHBRIDGE_SCREENSHOTS"):
+            self.page.wait_for_timeout(600)
+            self.page.screenshot(path=Path(folder) / f"{name}.png")
+
+    def close(self):
+        self.page.close()
+        assert self.troubles == []
+        assert self.hosts == {"127.0.0.1"}
+
+
+@pytest.fixture(scope="module")
+def address(serving, minilm_report):
+    return serving(minilm_report)
+
+
+@pytest.fixture
+def visit(chromium, address):
+    opened = []
+
+    def go(query="", **size):
+        opened.append(Visit(chromium, address + query, **size))
+        return opened[-1]
+
+    yield go
+    for one in opened:
+        one.close()
+
+
+def cell(visited, image, i, j):
+    """Where a cell is on the screen, by the frame that the axes span."""
+    box = visited.page.evaluate(
+        """() => { for (const view of Object.values(Bokeh.index)) { const walk = (v) => {
+             if (v.model?.type == "Figure" && v.model.renderers.some(
+                 (r) => r.glyph?.type == "Image" && r.glyph.color_mapper.palette.length > 3)) {
+               const inner = v.frame.bbox, outer = v.el.getBoundingClientRect()
+               return [outer.left + inner.left, outer.top + inner.top, inner.width, inner.height] }
+             for (const child of v.children?.() ?? v.child_views ?? []) {
+               const found = walk(child); if (found) return found }
+             return null }
+           const found = walk(view); if (found) return found } return null }"""
+    )
+    left, top, width, height = box
+    (x0, x1), (y0, y1) = image["x"], image["y"]
+    x = image["left"] + (j + 0.5) * image["dw"] / image["shape"][1]
+    y = image["bottom"] + (i + 0.5) * image["dh"] / image["shape"][0]
+    low, high = min(y0, y1), max(y0, y1)
+    return left + (x - x0) / (x1 - x0) * width, top + (y - low) / (high - low) * height
+
+
+def test_a_person_finds_a_weight(visit, minilm, minilm_report, chromium):
+    """Filter, choose, look at the whole, zoom to single weights, read one, send the address to a colleague."""
+    weights = weighbridge.open(minilm)[WEIGHT].read()
+    visited = visit()
+    page = visited.page
+    page.get_by_text("104 tensors").wait_for()
+    visited.keep("model")
+    page.get_by_label("search tensors").press_sequentially("layer.0*intermediate")
+    page.get_by_text(WEIGHT).first.click()
+    page.get_by_role("heading", level=2).filter(has_text=WEIGHT).wait_for()
+    whole = visited.image(lambda found: found is not None and found["shape"][0] > 100)
+    visited.keep("tensor")
+    x, y = cell(visited, whole, 5, 7)
+    rows, cols, value = visited.hover(x, y)
+    height, width = (round(whole[side] / n) for side, n in zip(("dh", "dw"), whole["shape"], strict=True))
+    r, c = 5 * height, 7 * width
+    block = weights[r : r + height, c : c + width]
+    assert [int(n.replace(",", "")) for n in rows.split(" – ")] == ([r, r + height - 1] if height > 1 else [r])
+    assert [int(n.replace(",", "")) for n in cols.split(" – ")] == ([c, c + width - 1] if width > 1 else [c])
+    assert np.float32(value.split()[0]) == block.ravel()[np.abs(block).argmax()]
+
+    for _ in range(14):
+        page.mouse.wheel(0, -250)
+        page.wait_for_timeout(60)
+    near = visited.image(lambda found: found["shape"][0] < 60 and found["dh"] == found["shape"][0])
+    assert near["x"][1] - near["x"][0] < (whole["x"][1] - whole["x"][0]) / 4
+    assert near["first"] != whole["first"]
+    i, j = near["shape"][0] // 2, near["shape"][1] // 2
+    rows, cols, value = visited.hover(*cell(visited, near, i, j))
+    at = int(rows.replace(",", "")), int(cols.replace(",", ""))
+    assert "stored weight" in value
+    assert np.float32(value.split()[0]) == weights[at]
+    visited.keep("weights")
+
+    visited.wait(lambda: page.url, lambda url: "rows=" in url and "cols=" in url)
+    page.wait_for_timeout(500)
+    url = page.url
+    colleague = Visit(chromium, url)
+    seen = colleague.image()
+    assert seen["x"] == pytest.approx(near["x"], abs=0.11)
+    assert seen["y"] == pytest.approx(near["y"], abs=0.11)
+    colleague.close()
+
+
+def test_reductions_limits_and_their_lock(visit):
+    visited = visit(f"?tensor={WEIGHT}")
+    absmax = visited.image(lambda found: found is not None and found["shape"][0] > 100)
+    assert absmax["low"] == -absmax["high"] < 0
+    visited.page.get_by_label("reduction").select_option("mean")
+    mean = visited.image(lambda found: found["first"] != absmax["first"])
+    assert mean["high"] <= absmax["high"]
+    visited.wait(lambda: visited.page.url, lambda url: "reduction=mean" in url)
+    visited.page.get_by_label("reduction").select_option("root mean square")
+    rms = visited.image(lambda found: found["first"] != mean["first"])
+    assert min(rms["first"]) >= 0
+
+
+def test_a_click_on_a_channel_goes_there(visit, minilm_report):
+    """The greatest bar of the rows' norms, clicked, is in the middle of what the heatmap shows."""
+    visited = visit(f"?tensor={WEIGHT}&tab=channels")
+    page = visited.page
+    page.wait_for_timeout(1500)
+    visited.keep("channels")
+    box = max(
+        (b for c in page.locator("canvas").all() if (b := c.bounding_box()) and b["x"] < 1100),
+        key=lambda b: b["width"] * b["height"],
+    )
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    shown = visited.image()
+    low, high = sorted(shown["y"])
+    assert high - low <= 17
+    assert 100 < (low + high) / 2 < 1436
+    assert shown["x"] == [0, 384]
+
+
+def test_findings_and_other_tabs(visit):
+    visited = visit()
+    visited.page.get_by_role("button", name="Findings").click()
+    visited.page.get_by_text("initialised").first.wait_for()
+    visited.keep("findings")
+    visited.page.get_by_role("button", name=re.compile(r"\d+ tensors?$")).first.click()
+    visited.page.get_by_role("button", name=re.compile("^only ")).wait_for()
+    other = visit(f"?tensor={WEIGHT}&tab=distribution")
+    other.page.get_by_text("grids of quantisers").wait_for()
+    other.keep("distribution")
+    other.page.get_by_role("button", name="figures").click()
+    other.page.get_by_text("root of the sum of squares").or_(other.page.get_by_text("kurtosis")).first.wait_for()
+
+
+def test_dark(visit):
+    visited = visit(f"?tensor={WEIGHT}&theme=dark")
+    visited.image()
+    visited.keep("dark")
+    assert visited.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 22, 26)"
+    visited.page.get_by_role("button", name="Light").click()
+    visited.page.wait_for_url("**/*tensor=*", wait_until="load")
+    visited.page.wait_for_timeout(2000)
+    visited.wait(
+        lambda: visited.page.evaluate("getComputedStyle(document.body).backgroundColor"),
+        lambda colour: colour == "rgb(255, 255, 255)",
+    )
+
+
+def test_two_tabs_do_not_disturb_each_other(visit):
+    one, two = visit(f"?tensor={WEIGHT}&rows=0:100&cols=0:100"), visit(f"?tensor={WEIGHT}&rows=500:600&cols=50:150")
+    first, second = one.image(), two.image()
+    two.page.get_by_label("reduction").select_option("share of zeros")
+    two.image(lambda found: found["first"] != second["first"])
+    one.page.wait_for_timeout(500)
+    assert one.image()["first"] == first["first"]
+    assert one.image()["y"] == pytest.approx([0, 100])
+    assert two.image()["y"] == pytest.approx([500, 600])
+
+
+def test_it_is_reached_by_keyboard(visit):
+    """Tab to the search, type, Enter opens the first match."""
+    visited = visit()
+    search = visited.page.get_by_label("search tensors")
+    for _ in range(12):
+        visited.page.keyboard.press("Tab")
+        if search.evaluate("node => node.getRootNode().activeElement === node"):
+            break
+    visited.page.keyboard.type("layer.3*query.weight")
+    visited.page.keyboard.press("Enter")
+    visited.page.get_by_role("heading", level=2).filter(has_text="layer.3").wait_for()
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("?tensor=no.such.tensor", "no tensor 'no.such.tensor' in this report"),
+        ("?tensor=../../etc/passwd", "no tensor '../../etc/passwd'"),
+        ("?tensor=<img src=x onerror=alert(1)>", "no tensor '<img src=x onerror=alert(1)>'"),
+        ("?rows=9:1", "expected low:high, the first the smaller"),
+    ],
+    ids=["unknown", "path", "markup", "range"],
+)
+def test_nonsense_in_the_address_is_one_line_in_the_page(visit, query, said):
+    visited = visit(query)
+    alert = visited.page.get_by_role("alert")
+    alert.wait_for()
+    assert said in alert.inner_text()
+    assert "Traceback" not in visited.page.content()
