@@ -55,7 +55,11 @@ class PageServer:
         try:
             self._server.io_loop.start()
         finally:
-            self._server.stop()
+            self.close()
+
+    def close(self) -> None:
+        """Gives the port back; of a server that runs `stop` does."""
+        self._server.stop()
 
     def stop(self) -> None:
         """Ends `run`, from whatever thread."""

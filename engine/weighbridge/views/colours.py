@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
+from weighbridge.errors import BadArgument
+
 Theme = Literal["light", "dark"]
 THEMES: tuple[Theme, ...] = ("light", "dark")
 
@@ -37,9 +39,11 @@ class Colours:
 
 @cache
 def colours(theme: Theme = "light") -> Colours:
-    """The colours of a theme."""
+    """The colours of a theme. Raises `BadArgument` for an unknown one."""
     import colorcet
 
+    if theme not in THEMES:
+        raise BadArgument(f"theme {theme!r}; expected one of {', '.join(THEMES)}")
     if theme == "dark":
         return Colours(
             diverging=_hex(colorcet.CET_D4),

@@ -7,10 +7,10 @@ from weakref import WeakMethod
 import numpy as np
 
 from weighbridge.checkpoints.protocol import Tensor
-from weighbridge.errors import WeighbridgeError
+from weighbridge.errors import BadArgument, WeighbridgeError
 from weighbridge.pyramid.matrix import Matrix
 from weighbridge.views.colours import Colours, Theme, colours
-from weighbridge.views.window import MEANINGS, Picture, Range, Reduction, Window, picture, window
+from weighbridge.views.window import MEANINGS, Picture, Range, Reduction, Window, check_reduction, picture, window
 
 if TYPE_CHECKING:
     from weighbridge.report import Entry
@@ -65,8 +65,12 @@ def heatmap(
 
     A tensor of more than 2^25 entries gets a pyramid first, which takes seconds a billion entries and is kept in the
     user's cache. With the tensor's entry in a report as `norms`, norms of rows and columns run along the sides. Raises
-    `BadArgument` for a tensor without picture.
+    `BadArgument` for a tensor without picture, an unknown reduction or theme, and a limit that is not positive.
     """
+    check_reduction(reduction)
+    if limit is not None and not 0 < limit < np.inf:
+        raise BadArgument(f"limit is {limit}; expected a positive number")
+    colours(theme)
     matrix = prepared(tensor) if isinstance(tensor, Tensor) else tensor
     shown = Heatmap(matrix, theme)
     image = shown.element(lambda: reduction, lambda found: found.limit if limit is None else limit)
@@ -238,6 +242,8 @@ class Heatmap:
         for axis, extent in ((plot.state.y_range, self.matrix.shape[0]), (plot.state.x_range, self.matrix.shape[1])):
             axis.bounds, axis.min_interval = (0, extent), min(2, extent)
             axis.reset_start, axis.reset_end = (0, extent) if axis.start < axis.end else (extent, 0)
+        for axis in plot.state.axis:
+            axis.ticker.min_interval = 1
         self._figure = plot.state
         if "cells" not in plot.handles:
             plot.handles["cells"] = _add_hover(plot)

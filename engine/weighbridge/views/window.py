@@ -122,10 +122,15 @@ def _snapped(range_: tuple[int, int], side: int, extent: int) -> tuple[int, int]
     return start // side * side, min(-(-stop // side) * side, extent)
 
 
-def picture(matrix: Matrix, shown: Window, reduction: Reduction = "absmax") -> Picture:
-    """The cells of a window. Raises `BadArgument` for an unknown reduction, and what reading raises."""
+def check_reduction(reduction: str) -> None:
+    """Raises `BadArgument` for an unknown one."""
     if reduction not in REDUCTIONS:
         raise BadArgument(f"reduction {reduction!r}; expected one of {', '.join(REDUCTIONS)}")
+
+
+def picture(matrix: Matrix, shown: Window, reduction: Reduction = "absmax") -> Picture:
+    """The cells of a window. Raises `BadArgument` for an unknown reduction, and what reading raises."""
+    check_reduction(reduction)
     if shown.level < 0:
         blocks = matrix.reduced(slice(*shown.rows), slice(*shown.cols), shown.cell)
         counts = _cell_entries(shown)
