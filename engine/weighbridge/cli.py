@@ -261,7 +261,15 @@ def view(
     if device not in DEVICES:
         raise BadArgument(f"--device {device!r}; expected {', '.join(DEVICES)}")
     bound = _bytes(cache, "--cache")
-    serve(source, port=port, address=address, browser=browser, cache=bound, device=device, told=_serving)
+    serve(
+        source,
+        port=port,
+        address=address,
+        browser=browser,
+        cache=bound,
+        device=device,  # type: ignore[arg-type]
+        told=_serving,
+    )
 
 
 def _serving(address: str) -> None:
@@ -303,7 +311,7 @@ def snapshot(
         cols=_pair(cols, ":", "--cols") if cols else None,
         reduction=reduction,  # type: ignore[arg-type]
         limit=limit,
-        theme=theme,  # type: ignore[arg-type]
+        theme=theme,
     )
 
 

@@ -50,7 +50,7 @@ def _write_csv(report: Report, path: Path) -> None:
 
 
 def _write_html(report: Report, path: Path, heatmaps: list[str]) -> None:
-    from weighbridge.views.document import document
+    from weighbridge.document import document
 
     pictures, missing = _heatmaps(report, heatmaps)
     page = document(report, pictures=pictures, missing=missing)

@@ -22,7 +22,11 @@ _HEIGHT = 380
 _SIDES = {"row": "row", "col": "column"}
 _QUANTITIES = {"l2": "L2 norm", "absmax": "greatest magnitude", "mean": "mean"}
 
+_LARGEST = float(np.finfo(np.float32).max)
+"""What is beyond float32, in which channels are kept, is drawn here."""
+
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
 
 def channels(
@@ -41,17 +45,18 @@ def channels(
     """
     values = getattr(entry, f"{side}_{quantity}")
     if values is None or not len(values):
-        reason = entry["reason"] or "it has no channels"
-        return placeholder(f"{entry.name}: no {_SIDES[side]}s are kept: {reason}", theme=theme)
+        return placeholder(f"{entry.name}: no {_SIDES[side]}s are kept: {_why(entry, side)}", theme=theme)
     hv, paint = load(), colours(theme)
-    shown = np.sort(values)[::-1] if order == "sorted" else values
+    names = np.argsort(-values, kind="stable") if order == "sorted" else np.arange(len(values))
+    shown = np.clip(values[names], -_LARGEST, _LARGEST)
     first, last, low, high = envelope(shown)
     bars = hv.Rectangles(
         (first, np.minimum(low, 0), last + 1, np.maximum(high, 0), first, last, low, high),
         ["left", "bottom", "right", "top"],
         ["first", "last", "least", "greatest"],
     ).opts(color=paint.accent, line_color=None, tools=["hover"], hover_tooltips=_tips(side), backend="bokeh")
-    layers = [bars, *(_marks(hv, shown, paint) if quantity == "l2" else [])]
+    empty = np.isnan(getattr(entry, f"{side}_mean"))[names]
+    layers = [bars, *(_marks(hv, shown, names, empty, paint) if quantity == "l2" else [])]
     by = " (greatest first)" if order == "sorted" else ""
     return framed(
         hv.Overlay(layers),
@@ -65,19 +70,19 @@ def channels(
     )
 
 
-def envelope(values: FloatArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], FloatArray, FloatArray]:
+def envelope(values: FloatArray) -> tuple[IntArray, IntArray, FloatArray, FloatArray]:
     """First and last channel, least and greatest value of at most 2,000 buckets that neighbours are joined into.
 
     NaN, a channel without a finite entry, counts as 0.
     """
     step = -(-len(values) // BUCKETS)
     first = np.arange(0, len(values), step)
-    known = np.nan_to_num(values)
+    known = np.where(np.isnan(values), 0, values)
     last = np.minimum(first + step, len(values)) - 1
     return first, last, np.minimum.reduceat(known, first), np.maximum.reduceat(known, first)
 
 
-def outliers(values: FloatArray) -> tuple[float, npt.NDArray[np.int64]]:
+def outliers(values: FloatArray) -> tuple[float, IntArray]:
     """The median norm of the live channels, and the channels beyond 6 medians, greatest first."""
     live = values[values > 0]
     median = float(np.median(live)) if live.size else 0.0
@@ -85,19 +90,30 @@ def outliers(values: FloatArray) -> tuple[float, npt.NDArray[np.int64]]:
     return median, beyond[np.argsort(-values[beyond], kind="stable")]
 
 
-def _marks(hv: Any, values: FloatArray, paint: Any) -> list[Any]:
-    """The median, the bound of outliers where there are any, outliers and dead channels."""
+def _marks(hv: Any, values: FloatArray, names: IntArray, empty: npt.NDArray[np.bool_], paint: Any) -> list[Any]:
+    """The median, the bound of outliers where there are any, outliers and dead channels.
+
+    `names` are the channels' indices; `empty` ones have no finite entry, and are not dead.
+    """
     median, beyond = outliers(values)
-    dead = np.flatnonzero(values == 0)[:_MARKED]
+    dead = np.flatnonzero((values == 0) & ~empty)[:_MARKED]
     line = {"line_width": 1, "backend": "bokeh"}
     found = [hv.HLine(median).opts(color=paint.muted, **line)]
     if beyond.size:
         found.append(hv.HLine(OUTLIER_MEDIANS * median).opts(color=paint.above, line_dash="dashed", **line))
     for at, colour in ((beyond[:_MARKED], paint.above), (dead, paint.nan)):
-        points = hv.Points((at + 0.5, values[at], at), ["left", "norm"], "channel")
+        points = hv.Points((at + 0.5, values[at], names[at]), ["left", "norm"], "channel")
         tips = [("channel", "@channel"), ("norm", "@norm")]
         found.append(points.opts(color=colour, size=6, tools=["hover"], hover_tooltips=tips, backend="bokeh"))
     return found
+
+
+def _why(entry: Entry, side: Side) -> str:
+    """Why a tensor has no channels of a side: what the scan says of them, or of the whole tensor where it failed."""
+    if entry["status"] != "done":
+        return str(entry["reason"])
+    said = (entry["reason"] or "").split("; ")
+    return next((reason for reason in said if reason.startswith(f"{side}s: ")), "it has no channels")
 
 
 def _tips(side: Side) -> list[tuple[str, str]]:

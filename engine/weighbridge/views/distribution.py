@@ -44,7 +44,7 @@ class Bins:
     """How many entries lie in each bin.
 
     `edges` ascend, one more than `counts`, in the units of the weights; the bin of the zeros reaches from -0.0 to 0.0.
-    A bin holds its edge nearer to 0 and not the other. Below `threshold` bins are equally wide; beyond it there are 8
+    A bin holds its edge nearer to 0 and not the other (the greatest float64 is in the last bin). Below `threshold` bins are equally wide; beyond it there are 8
     an octave, equally wide within it.
     """
 
@@ -68,7 +68,8 @@ def symmetric_log_bins(values: FloatArray, counts: IntArray) -> Bins:
     threshold = _threshold(values, counts, absmax)
     magnitudes = _magnitude_edges(threshold, absmax)
     side = np.sign(values).astype(np.int64)
-    place = side * (np.searchsorted(magnitudes, np.abs(values), side="right") + 1) + magnitudes.size
+    bin_ = np.minimum(np.searchsorted(magnitudes, np.abs(values), side="right"), magnitudes.size - 1)
+    place = side * (bin_ + 1) + magnitudes.size
     totals = np.bincount(place, weights=counts, minlength=2 * magnitudes.size + 1).astype(np.int64)
     edges = np.concatenate([-magnitudes[::-1], [-0.0, 0.0], magnitudes])
     occupied = np.flatnonzero(totals)
@@ -101,7 +102,7 @@ def levels(quantiser: str, absmax: float) -> FloatArray:
     if quantiser == "mxfp4_32":
         return e2m1 * (_power_of_two(absmax) / 4)
     if quantiser == "nvfp4_16":
-        return e2m1 * (absmax / 6)
+        return e2m1 * _four_significant_bits(absmax / 6)
     known = ", ".join(["int8", "fp8_e4m3", *quantizers.BLOCK_QUANTIZERS])
     raise BadArgument(f"quantiser {quantiser!r}; expected one of {known}")
 
@@ -118,7 +119,7 @@ def distribution(entry: Entry, *, quantisers: Sequence[str] = (), theme: Theme =
     try:
         counted = entry.distribution
     except ValueError as error:
-        return placeholder(str(entry["reason"] or error), theme=theme)
+        return placeholder(str(error if entry["status"] == "done" else entry["reason"]), theme=theme)
     if counted.count == 0:
         return placeholder(f"{entry.name}: none of its {entry['count']:,} entries is finite", theme=theme)
     plot = _Plot(entry, symmetric_log_bins(counted.values, counted.counts), len(grids), colours(theme))
@@ -187,12 +188,13 @@ class _Plot:
     def axes(self) -> dict[str, Any]:
         """Limits, ticks and labels."""
         decades = range(math.ceil(math.log10(self.floor)), math.ceil(math.log10(self.top)))
+        most = float(self.density.max())
         return {
             "xlim": (self.left, self.right),
             "ylim": (self.bottom, self.top * self.row**_HEADROOM),
             "logy": True,
             "xticks": _ticks(self.bins),
-            "yticks": [(10.0**k, "10" + str(k).translate(_SUPERSCRIPTS)) for k in decades],
+            "yticks": [(10.0**k, "10" + str(k).translate(_SUPERSCRIPTS)) for k in decades] or [(most, number(most))],
             "xlabel": "weight",
             "ylabel": "entries per octave",
             "legend_position": "bottom",
@@ -220,12 +222,20 @@ def _magnitude_edges(threshold: float, absmax: float) -> FloatArray:
     octaves = max(math.frexp(absmax / threshold)[1], 0)
     steps = 1 + np.arange(STEPS) / STEPS
     logarithmic = np.multiply.outer(np.exp2(np.arange(octaves)), steps).ravel()
-    return np.concatenate([np.arange(1, STEPS) / STEPS, logarithmic, [2.0**octaves]]) * threshold
+    with np.errstate(over="ignore"):
+        edges = np.concatenate([np.arange(1, STEPS) / STEPS, logarithmic, [2.0**octaves]]) * threshold
+    return np.minimum(edges, np.finfo(np.float64).max)
 
 
 def _power_of_two(value: float) -> float:
     """The greatest power of two at or below a positive value; 0 for 0."""
     return math.ldexp(0.5, math.frexp(value)[1]) if value else 0.0
+
+
+def _four_significant_bits(value: float) -> float:
+    """To the nearest number of four significant bits, ties to even, as E4M3 has them."""
+    mantissa, exponent = math.frexp(value)
+    return math.ldexp(round(mantissa * 16), exponent - 4)
 
 
 def _quantiles(entry: Entry) -> list[tuple[str, float]]:
@@ -252,12 +262,14 @@ def _ticks(bins: Bins) -> list[tuple[float, str]]:
     weights = np.concatenate([-magnitudes[::-1], [0.0], magnitudes])
     weights = weights[(weights >= low) & (weights <= high)]
     if weights.size < 2:
-        weights = np.unique([low, high])
+        weights = np.unique([low, high]) + 0.0  # -0.0 becomes 0.0
     return list(zip(positions(weights, bins.threshold).tolist(), map(number, weights), strict=True))
 
 
 def _round_numbers(low: float, high: float) -> FloatArray:
     """Powers of ten from `low` to `high`, with 2 and 5 between where they are few and thinned where they are many."""
+    if high < low:
+        return np.empty(0)
     decades = np.arange(math.ceil(math.log10(low)) - 1, math.floor(math.log10(high)) + 1)
     multiples = [1, 2, 5] if decades.size <= _FEW_DECADES else [1]
     thinned = decades[:: -max(1, decades.size // 6)][::-1]

@@ -18,8 +18,9 @@ def load() -> Any:
 
 def framed(element: Any, title: str, *, theme: Theme, width: int = WIDTH, height: int, **options: Any) -> Any:
     """The element with a title and a size, its axes, legend and colour bar in the colours of a theme."""
+    verbatim = title.replace("{", "{{").replace("}", "}}")  # HoloViews formats titles
     return element.opts(
-        title=title, width=width, height=height, hooks=[_painter(colours(theme))], backend="bokeh", **options
+        title=verbatim, width=width, height=height, hooks=[_painter(colours(theme))], backend="bokeh", **options
     )
 
 

@@ -83,7 +83,7 @@ def _joined(group: "pd.DataFrame", column: str) -> float:
     if column in _GREATEST:
         return float(values[np.abs(values).argmax()])
     weights = known["count"].to_numpy(float)
-    return float(np.average(values, weights=weights)) if weights.sum() else float(values.mean())
+    return float(values @ (weights / weights.sum())) if weights.sum() else float(values.mean())
 
 
 def _extreme(group: "pd.DataFrame") -> str:
@@ -95,8 +95,8 @@ def model_map(report: Report, column: str = "std", *, theme: Theme = "light") ->
     """The map of a report as `hv.Rectangles`: layers across, roles down, coloured by a column of the table `scan`.
 
     Colours are by the logarithm where positive values span more than three decades, by rank where a few lie far from
-    the rest. What of several tensors in one
-    place is shown, `map_table` says. A report without tensors gives a text. Raises `BadArgument` as `map_table`.
+    the rest. What of several tensors in one place is shown, `map_table` says. A report without tensors gives a text.
+    Raises `BadArgument` as `map_table`.
     """
     hv = load()
     table = map_table(report.table("scan"), column)
@@ -142,10 +142,11 @@ def model_map(report: Report, column: str = "std", *, theme: Theme = "light") ->
 def _scale(values: Any) -> str:
     """By the logarithm for positive values decades apart, by rank where a few lie far outside of the rest."""
     known = values[np.isfinite(values)]
-    if (known > 0).all() and known.max() > known.min() * 10.0**_DECADES:
+    if (known > 0).all() and known.max() * 10.0**-_DECADES > known.min():
         return "log"
+    known = known / (np.abs(known).max() or 1.0)  # so that differences stay in range
     low, high = np.quantile(known, [0.1, 0.9])
-    return "eq_hist" if known.max() - known.min() > _FAR * (high - low) else "linear"
+    return "eq_hist" if np.ptp(known) > _FAR * (high - low) else "linear"
 
 
 def ridge(report: Report, role: str | None = None, *, theme: Theme = "light") -> Any:
@@ -175,7 +176,7 @@ def _counted(entry: Entry) -> bool:
 def _ridges(entries: list[Entry], title: str, theme: Theme) -> Any:
     hv, paint = load(), colours(theme)
     low, high = min(entry["q001"] for entry in entries), max(entry["q999"] for entry in entries)
-    edges = np.linspace(low, high if high > low else low + 1.0, _BINS + 1)
+    edges = np.linspace(low, high if high > low else low + (abs(low) or 1.0), _BINS + 1)
     densities = [_density(entry, edges) for entry in entries]
     tallest = max(float(density.max()) for density in densities) or 1.0
     middles = (edges[1:] + edges[:-1]) / 2

@@ -1,12 +1,12 @@
 """The document's map of the model: a cell for each role and layer, its colour one of a few levels of a column."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from weighbridge.views.document_table import MEANINGS, clipped, number, share, whole
+from weighbridge.document.table import MEANINGS, clipped, number, share, whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,12 +92,12 @@ def _places(tables: Any) -> dict[Place, None]:
 def _column(column: MapColumn, table: "pd.DataFrame", places: list[Place], names: dict[str, int]) -> dict[str, Any]:
     """A column as data; names are numbered in `names`, which it extends."""
     form = _FORMS[column.form]
-    by_place = {(int(row.layer), str(row.role)): row for row in table.itertuples()}
+    by_place = {(row["layer"], row["role"]): row for row in table.to_dict("records")}
     found = [by_place.get(place) for place in places]
-    values = np.array([np.nan if row is None or row.value is None else row.value for row in found], np.float64)
+    values = np.array([np.nan if row is None else row["value"] for row in found], np.float64)
     levels, ticks = _levels(values, column.scale)
     cells = [
-        [level, form(value), names.setdefault(str(row.name), len(names)), int(row.tensors)] if row is not None else None
+        [level, form(value), names.setdefault(row["name"], len(names)), row["tensors"]] if row is not None else None
         for level, value, row in zip(levels.tolist(), values.tolist(), found, strict=True)
     ]
     return {
@@ -115,6 +115,8 @@ def _levels(values: FloatArray, scale: str) -> tuple[npt.NDArray[np.int64], list
     known = values[np.isfinite(values)]
     if known.size == 0:
         return np.full(values.shape, -1), []
+    forward: Callable[[Any], Any] = np.positive
+    back: Callable[[Any], Any] = np.positive
     positive = known[known > 0]
     if scale == "log" and positive.size:
         least = positive.min()
@@ -122,8 +124,6 @@ def _levels(values: FloatArray, scale: str) -> tuple[npt.NDArray[np.int64], list
     elif scale == "asinh":
         unit = max(float(np.median(np.abs(known))), float(np.abs(known).max()) / 1e3) or 1.0
         forward, back = lambda x: np.arcsinh(x / unit), lambda y: unit * np.sinh(y)
-    else:
-        forward, back = lambda x: x, lambda y: y
     low, high = forward(known.min()), forward(known.max())
     if low == high:
         return np.where(np.isfinite(values), LEVELS // 2, -1), [float(known[0])]

@@ -193,7 +193,8 @@ def _aggregated(report: "Report", rows: "pd.DataFrame", *, limit: int, text: int
     groups = [group for _, group in rows.groupby(_groups(rows, limit), sort=False)]
     middles = [_middle(group) for group in groups]
     pictures = _pictures(report, [name for name in middles if name is not None])
-    lines, anchors = [], {}
+    lines: list[Row] = []
+    anchors: dict[str, str] = {}
     for i, (group, middle) in enumerate(zip(groups, middles, strict=True)):
         unread = int((group["status"] != "done").sum())
         cells = [
@@ -201,7 +202,7 @@ def _aggregated(report: "Report", rows: "pd.DataFrame", *, limit: int, text: int
             Cell(str(group["role"].iloc[0] or "")),
             Cell(whole(len(group))),
             Cell(whole(unread)),
-            Cell(_several(group["dtype"].dropna().unique(), "dtypes", text)),
+            Cell(_several(list(group["dtype"].dropna().unique()), "dtypes", text)),
             _shared_shape(group, text),
             _size(group["nbytes"].sum()),
             Cell(pictures.get(middle or "", ""), title=clipped(middle or "", text)),
@@ -301,7 +302,7 @@ def _content(row: dict[str, Any], text: int) -> Cell:
 
 
 def _status(row: dict[str, Any], text: int) -> str:
-    return row["status"] + (f": {clipped(row['reason'], text)}" if row["reason"] else "")
+    return str(row["status"]) + (f": {clipped(row['reason'], text)}" if row["reason"] else "")
 
 
 def _pictures(report: "Report", names: Sequence[str]) -> dict[str, Markup]:

@@ -1,7 +1,7 @@
 """A report as one HTML file that stands by itself: for a reviewer to read, an auditor to keep, a release to carry.
 
 Nothing in it comes from anywhere else, and its Content-Security-Policy lets no script but its own run. Its parts are
-beside it: `document.html.j2`, `document.css`, `document.js`, the table in `document_table`, the map in `document_map`.
+beside it: `page.html.j2`, `page.css`, `page.js`, the table in `table`, the map in `map`.
 """
 
 import hashlib
@@ -21,16 +21,16 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from weighbridge.analyses.findings import SEVERITIES, Finding, findings
+from weighbridge.document.map import LEVELS, model_map
+from weighbridge.document.table import clipped, number, share, table
 from weighbridge.report.summary import Summary, summarize
 from weighbridge.terminal import size
 from weighbridge.views.colours import THEMES, colours
-from weighbridge.views.document_map import LEVELS, model_map
-from weighbridge.views.document_table import clipped, number, share, table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from weighbridge.report import Manifest, Report
+    from weighbridge.report import Report
 
 LIMIT = 15_000_000
 """Bytes of a document, whatever it is of."""
@@ -108,11 +108,11 @@ def _page(
 ) -> str:
     tensors = table(report, rows, limit=bounds.rows, text=bounds.text)
     unread = rows[rows["status"] != "done"]
-    style, script = _style(), (_HERE / "document.js").read_text(encoding="utf-8")
+    style, script = _style(), (_HERE / "page.js").read_text(encoding="utf-8")
     grid = model_map(rows, tensors.anchors, layers=bounds.layers, text=bounds.text)
     return (
         _environment()
-        .get_template("document.html.j2")
+        .get_template("page.html.j2")
         .render(
             policy=_policy(style, script),
             style=Markup(style),
@@ -153,7 +153,7 @@ def _style() -> str:
     """The style sheet, with the colours of both themes; paper takes the light one."""
     light, dark = (_variables(theme) for theme in THEMES)
     levels = "\n".join(f".m{i} {{ background: var(--m{i}); }}" for i in range(LEVELS))
-    own = (_HERE / "document.css").read_text(encoding="utf-8")
+    own = (_HERE / "page.css").read_text(encoding="utf-8")
     return (
         f":root {{ {light} }}\n@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n{levels}\n{own}"
     )
@@ -168,7 +168,7 @@ def _variables(theme: Any) -> str:
 
 
 def _policy(style: str, script: str) -> str:
-    """Only this style sheet and this script, by their hashes; images that are in the page; nothing else from anywhere."""
+    """Only this style sheet and this script, by their hashes; images that are in the page; nothing else."""
     hashed = [b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
     return (
         f"default-src 'none'; style-src 'sha256-{hashed[0]}'; script-src 'sha256-{hashed[1]}'; img-src data:; "
