@@ -2,7 +2,7 @@
 
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from weighbridge import checkpoints
 from weighbridge.analyses import scan as scanning
@@ -12,9 +12,7 @@ from weighbridge.pyramid import PyramidCache
 from weighbridge.report import Report
 from weighbridge.report import manifest as manifests
 from weighbridge.report.manifest import Manifest
-
-if TYPE_CHECKING:
-    import pandas as pd
+from weighbridge.report.tables import parts_of
 
 
 class Model:
@@ -32,7 +30,7 @@ class Model:
         self.trouble = ""
         self._lock = threading.Lock()
         self._stamp: tuple[Any, ...] = ()
-        self._rows: pd.DataFrame | None = None
+        self._report: Report | None = None
 
     @classmethod
     def open(cls, source: Any, cache: PyramidCache) -> "Model":
@@ -70,7 +68,11 @@ class Model:
     @property
     def report(self) -> Report:
         """The report as it is now. Raises `ReportError` where it is gone."""
-        return Report.open(self.folder)
+        stamp = self.stamp()
+        with self._lock:
+            if self._report is None or stamp != self._stamp:
+                self._report, self._stamp = Report.open(self.folder), stamp
+            return self._report
 
     @property
     def name(self) -> str:
@@ -80,18 +82,9 @@ class Model:
         except ReportError:
             return self.folder.name
 
-    def rows(self) -> "pd.DataFrame":
-        """The table of tensors, read anew when a part has come."""
-        stamp = self.stamp()
-        with self._lock:
-            if self._rows is None or stamp != self._stamp:
-                self._rows, self._stamp = self.report.table("scan"), stamp
-            return self._rows
-
     def stamp(self) -> tuple[Any, ...]:
         """Changes whenever there is more to show."""
-        parts = sorted(self.folder.glob("tables/*/part-*.parquet"))
-        return (*((part.name, part.stat().st_mtime_ns) for part in parts), self._manifest_time())
+        return (*parts_of(self.folder / "tables" / "scan"), self._manifest_time())
 
     def _manifest_time(self) -> int:
         try:

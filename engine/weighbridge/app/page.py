@@ -54,7 +54,7 @@ class Page:
         self._stamp = model.stamp()
         self._open: TensorPage | None = None
         self._alert = html("", theme, visible=False)
-        self._table = TensorTable(model.rows(), self.open_tensor, theme)
+        self._table = TensorTable(model.report.table(), self.open_tensor, theme)
         self._main = panel.Column(sizing_mode="stretch_both", margin=0, css_classes=["main"])
         self._summary = html(_summary(model), theme)
         self.view = self._layout()
@@ -175,7 +175,7 @@ class Page:
             stamp = self._model.stamp()
             if stamp != self._stamp:
                 self._stamp = stamp
-                self._table.update(self._model.rows())
+                self._table.update(self._model.report.table())
                 self._summary.object = _summary(self._model)
                 if self._open is None and self._summary in self._main.objects:
                     self._overview()
@@ -185,7 +185,7 @@ class Page:
 
 def _summary(model: Model) -> str:
     """The model in a line or two."""
-    rows, report = model.rows(), model.report
+    rows, report = model.report.table(), model.report
     figures = summarize(rows)
     bad = figures.nan + figures.inf
     facts = [

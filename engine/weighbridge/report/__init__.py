@@ -11,7 +11,7 @@ from weighbridge.errors import ReportError, TensorNotFound
 from weighbridge.report.entry import Entry
 from weighbridge.report.manifest import Manifest
 from weighbridge.report.schema import SCALARS
-from weighbridge.report.tables import frame, read_table, records
+from weighbridge.report.tables import frame, parts_of, read_table, records
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +29,7 @@ class Report:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.manifest = Manifest.load(folder)
+        self._read: dict[str, tuple[list[tuple[str, int]], pd.DataFrame]] = {}
 
     @classmethod
     def open(cls, folder: str | Path) -> "Report":
@@ -48,11 +49,17 @@ class Report:
         """
         import pandas as pd
 
+        parts = parts_of(self._table(name))
+        if not lists and name in self._read and self._read[name][0] == parts:
+            return self._read[name][1].copy()
         table = read_table(self._table(name), None if lists else SCALARS)
         if table is None:
             return pd.DataFrame(columns=[*SCALARS, "tied_to"])
         rows = frame(table).sort_values("order", kind="stable").reset_index(drop=True)
-        return rows.assign(tied_to=_tied_to(rows))
+        rows = rows.assign(tied_to=_tied_to(rows))
+        if not lists:
+            self._read[name] = parts, rows.copy()
+        return rows
 
     def __getitem__(self, name: str) -> Entry:
         for entry in self.entries([name]):
@@ -99,9 +106,8 @@ class Report:
 
 def _tied_to(rows: "pd.DataFrame") -> "pd.Series[Any]":
     """The first name of the same content, shape and dtype; tensors without entries are tied to none."""
-    same = (
-        rows["content_hash"].astype("string") + rows["dtype"].astype("string") + rows["shape"].map(str).astype("string")
-    )
+    shape = rows["shape"].map(lambda sides: "x".join(map(str, sides))).astype("string")
+    same = rows["content_hash"].astype("string") + rows["dtype"].astype("string") + shape
     same = same.where((rows["count"] > 0) & (rows["status"] == "done"))
     first = rows["name"].groupby(same).transform("first")
     return first.where(first != rows["name"])

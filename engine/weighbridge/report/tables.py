@@ -121,6 +121,11 @@ def _replace(part: Path, table: "pa.Table") -> None:
         ) from error
 
 
+def parts_of(folder: Path) -> list[tuple[str, int]]:
+    """Names and modification times of the finished parts of a table."""
+    return sorted((part.name, part.stat().st_mtime_ns) for part in folder.glob("part-*.parquet"))
+
+
 def read_table(folder: Path, columns: Sequence[str] | None = None, names: Sequence[str] | None = None) -> "pa.Table":
     """All finished parts of a table, some columns and rows (by `name`) of it where given."""
     import pyarrow as pa

@@ -273,7 +273,8 @@ def _round_numbers(low: float, high: float) -> FloatArray:
     decades = np.arange(math.ceil(math.log10(low)) - 1, math.floor(math.log10(high)) + 1)
     multiples = [1, 2, 5] if decades.size <= _FEW_DECADES else [1]
     thinned = decades[:: -max(1, decades.size // 6)][::-1]
-    numbers = np.multiply.outer(10.0**thinned, multiples).ravel()
+    with np.errstate(over="ignore"):
+        numbers = np.multiply.outer(10.0**thinned, multiples).ravel()
     return numbers[(numbers >= low) & (numbers <= high)]
 
 

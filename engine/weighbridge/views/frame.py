@@ -56,6 +56,6 @@ def _paint_axis(axis: Any, c: Colours) -> None:
 
 
 def _color_bar() -> Any:
-    from bokeh.models import ColorBar
+    from bokeh.models.annotations import ColorBar
 
     return ColorBar

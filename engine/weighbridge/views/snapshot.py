@@ -2,8 +2,9 @@
 
 import io
 import os
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -12,15 +13,59 @@ from weighbridge.errors import BadArgument, ReportError
 from weighbridge.pyramid.matrix import Matrix
 from weighbridge.views.colours import Colours, Theme, colours
 from weighbridge.views.heatmap import prepared
-from weighbridge.views.window import MEANINGS, Picture, Range, Reduction, picture, window
+from weighbridge.views.window import MEANINGS, Picture, Range, Reduction, check_reduction, picture, window
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMATS = (".png", ".svg", ".pdf")
 _DPI = 150
-_MAP_SHARE = 0.72, 0.84
-"""About how much of the figure's width and height the map itself takes."""
+_LEAST_INCHES = 4, 3
+"""Width and height a figure is laid out for at least; a smaller one is that in miniature."""
+_LEFT, _RIGHT, _TOP, _BOTTOM = 0.8, 1.1, 0.4, 0.6
+"""Inches about the map."""
+_BAR = 0.15
+"""Inches the colour bar is wide, and away from the map."""
+_STYLE = {"svg.hashsalt": "weighbridge", "svg.fonttype": "none"}
+
+
+class _Sheet(NamedTuple):
+    """A figure in pixels: its sides, and those of the map with its place from the left and from below.
+
+    The map begins and ends at whole pixels and has a cell a pixel at most, so that none is lost in drawing.
+    """
+
+    width: int
+    height: int
+    dpi: float
+    left: int
+    bottom: int
+    across: int
+    down: int
+
+    @classmethod
+    def of(cls, width: int, height: int) -> "_Sheet":
+        dpi = min(_DPI, width / _LEAST_INCHES[0], height / _LEAST_INCHES[1])
+        left, right, top, bottom = (round(inches * dpi) for inches in (_LEFT, _RIGHT, _TOP, _BOTTOM))
+        return cls(width, height, dpi, left, bottom, width - left - right, height - top - bottom)
+
+    @property
+    def inches(self) -> tuple[float, float]:
+        """The figure's sides, a little more lest Matplotlib round a pixel away."""
+        return (self.width + 1e-6) / self.dpi, (self.height + 1e-6) / self.dpi
+
+    def share(self, left: float, bottom: float, across: float, down: float) -> tuple[float, float, float, float]:
+        """A rectangle of pixels in shares of the figure."""
+        return left / self.width, bottom / self.height, across / self.width, down / self.height
+
+    @property
+    def map(self) -> tuple[float, float, float, float]:
+        return self.share(self.left, self.bottom, self.across, self.down)
+
+    @property
+    def bar(self) -> tuple[float, float, float, float]:
+        side = _BAR * self.dpi
+        return self.share(self.left + self.across + side, self.bottom, side, self.down)
 
 
 def snapshot(
@@ -49,7 +94,8 @@ def snapshot(
         part.write_bytes(drawn)
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
         raise ReportError(f"{path}: cannot be written: {error.strerror or error}; choose another place") from error
 
 
@@ -72,15 +118,26 @@ def _rendered(
         raise BadArgument(f"size {size[0]} × {size[1]}; expected 64 to 8,192 pixels a side")
     if limit is not None and not 0 < limit < np.inf:
         raise BadArgument(f"limit {limit!r}; expected a positive number")
+    check_reduction(reduction)
+    paint = colours(theme)
     matrix = prepared(tensor) if isinstance(tensor, Tensor) else tensor
     for asked, extent, what in ((rows, matrix.shape[0], "rows"), (cols, matrix.shape[1], "columns")):
         if asked is not None and not 0 <= asked[0] < asked[1] <= extent:
-            raise BadArgument(f"{what} {asked[0]:g}:{asked[1]:g}; {matrix.name} has {extent:,}, give low:high in them")
-    width, height = (int(side * share) for side, share in zip(size, _MAP_SHARE, strict=True))
-    found = picture(matrix, window(matrix, rows, cols, height, width), reduction)
-    figure = _figure(matrix, found, found.limit if limit is None else limit, size, colours(theme))
+            raise BadArgument(f"{what} {asked[0]}:{asked[1]}; {matrix.name} has {extent:,}, give low:high in them")
+    sheet = _Sheet.of(*size)
+    # One less each way: a window that begins within a cell shows one more.
+    found = picture(matrix, window(matrix, rows, cols, sheet.down - 1, sheet.across - 1), reduction)
+    return _drawn(matrix, found, found.limit if limit is None else limit, sheet, paint, kind)
+
+
+def _drawn(matrix: Matrix, found: Picture, limit: float, sheet: _Sheet, paint: Colours, kind: str) -> bytes:
+    """The file, whatever style the caller has set for plots of their own."""
+    from matplotlib import style
+
     written = io.BytesIO()
-    figure.savefig(written, format=kind, dpi=_DPI, facecolor=figure.get_facecolor(), metadata=_provenance(kind))
+    with style.context(_STYLE, after_reset=True):
+        figure = _figure(matrix, found, limit, sheet, paint)
+        figure.savefig(written, format=kind, dpi=sheet.dpi, facecolor=paint.background, metadata=_provenance(kind))
     return written.getvalue()
 
 
@@ -89,25 +146,23 @@ def _provenance(kind: str) -> dict[str, Any]:
     return {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
 
 
-def _figure(matrix: Matrix, found: Picture, limit: float, size: tuple[int, int], paint: Colours) -> "Figure":
-    from matplotlib import rc_context
+def _figure(matrix: Matrix, found: Picture, limit: float, sheet: _Sheet, paint: Colours) -> "Figure":
     from matplotlib.figure import Figure
 
-    with rc_context({"svg.hashsalt": "weighbridge", "svg.fonttype": "none"}):
-        figure = Figure((size[0] / _DPI, size[1] / _DPI), facecolor=paint.background, layout="constrained")
-        axes = figure.add_subplot(facecolor=paint.background)
-        image = axes.imshow(found.values, _colour_map(paint), vmin=-limit, vmax=limit, **_placed(found))
-        _draw_flags(axes, found, paint)
-        _label(axes, matrix, found, paint)
-        bar = figure.colorbar(image, ax=axes, pad=0.02, fraction=0.05, extend=_extend(found, limit))
-        bar.ax.tick_params(labelsize=8, colors=paint.text)
-        bar.set_label(MEANINGS[found.reduction], color=paint.text, fontsize=9)
-        bar.outline.set_edgecolor(paint.grid)
+    figure = Figure(sheet.inches, dpi=sheet.dpi, facecolor=paint.background)
+    axes = figure.add_axes(sheet.map, facecolor=paint.background)
+    image = axes.imshow(found.values, _colour_map(paint), vmin=-limit, vmax=limit, **_placed(found))
+    _draw_flags(axes, found, paint)
+    _label(axes, matrix, found, paint)
+    bar = figure.colorbar(image, cax=figure.add_axes(sheet.bar), extend=_extend(found, limit))
+    bar.ax.tick_params(labelsize=8, colors=paint.text)
+    bar.set_label(MEANINGS[found.reduction], color=paint.text, fontsize=9)
+    bar.outline.set_edgecolor(paint.grid)
     return figure
 
 
 def _placed(found: Picture) -> dict[str, Any]:
-    """Cells in entries, those at the matrix's end in their full size."""
+    """Cells in entries, those at the matrix's end in their full size, so that each has its pixel."""
     at, (down, across) = found.window, found.window.shape
     right, bottom = at.cols[0] + across * at.cell[1], at.rows[0] + down * at.cell[0]
     return {"extent": (at.cols[0], right, bottom, at.rows[0]), "aspect": "auto", "interpolation": "nearest"}
@@ -131,13 +186,14 @@ def _draw_flags(axes: Any, found: Picture, paint: Colours) -> None:
 def _label(axes: Any, matrix: Matrix, found: Picture, paint: Colours) -> None:
     at = found.window
     block = "each weight" if at.cell == (1, 1) else f"blocks of {at.cell[0]} × {at.cell[1]}"
-    axes.set_title(f"{matrix.name}   {matrix.shape[0]:,} × {matrix.shape[1]:,}, {block}", fontsize=9, color=paint.text)
-    axes.set(xlim=at.cols, ylim=at.rows[::-1])
+    title = f"{matrix.name}   {matrix.shape[0]:,} × {matrix.shape[1]:,}, {block}"
+    axes.set_title(title, fontsize=9, color=paint.text, parse_math=False)
     axes.set_xlabel("column", fontsize=9, color=paint.text)
     axes.set_ylabel("row", fontsize=9, color=paint.text)
     axes.tick_params(labelsize=8, colors=paint.text)
     for spine in axes.spines.values():
         spine.set_edgecolor(paint.grid)
+        spine.set_position(("outward", 0.6))  # not over the outermost cells
 
 
 def _extend(found: Picture, limit: float) -> str:

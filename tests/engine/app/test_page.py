@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import weighbridge
 
@@ -212,6 +213,35 @@ def test_findings_and_other_tabs(visit):
     other.keep("distribution")
     other.page.get_by_role("button", name="figures").click()
     other.page.get_by_text("root of the sum of squares").or_(other.page.get_by_text("kurtosis")).first.wait_for()
+
+
+def test_a_click_on_the_map_opens_its_tensor(visit):
+    visited = visit()
+    visited.page.wait_for_timeout(2500)
+    boxes = [box for c in visited.page.locator("canvas").all() if (box := c.bounding_box()) and box["width"] > 300]
+    top = min(boxes, key=lambda box: box["y"])
+    visited.page.mouse.click(top["x"] + 0.4 * top["width"], top["y"] + 0.3 * top["height"])
+    visited.page.get_by_role("heading", level=2).filter(has_text="encoder.layer.").wait_for()
+    assert "tensor=encoder.layer." in visited.wait(lambda: visited.page.url, lambda url: "tensor=" in url)
+
+
+def test_names_out_of_a_checkpoint_are_text(chromium, serving, tmp_path):
+    """A tensor called like markup is shown as it is called, in the table, the map, its own page and the findings."""
+    name = "<img src=x onerror=window.hacked=1>.layers.0.mlp.weight"
+    tensors = {name: np.zeros((8, 8), np.float32), f"{name}'\"</script>": np.full((9, 7), np.nan, np.float32)}
+    save_file(tensors, tmp_path / "hostile.safetensors")
+    visited = Visit(chromium, serving(tmp_path / "hostile.safetensors"))
+    page = visited.page
+    page.get_by_text(name).first.click()
+    page.get_by_role("heading", level=2).filter(has_text=name).wait_for()
+    for tab in ("distribution", "channels", "figures"):
+        page.get_by_role("button", name=tab).click()
+        page.wait_for_timeout(700)
+    page.get_by_role("button", name="Findings").click()
+    page.get_by_text("NaN").first.wait_for()
+    assert page.evaluate("window.hacked") is None
+    assert page.locator("img[src=x]").count() == 0
+    visited.close()
 
 
 def test_dark(visit):

@@ -113,6 +113,31 @@ def test_a_port_in_use_is_one_line(model):
             server.serve(model, port=taken.getsockname()[1])
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nowhere.safetensors"], "there is no such file or folder"),
+        ([".", "--device", "abacus"], "expected auto, cpu, gpu, tpu"),
+        ([".", "--cache", "much"], "--cache 'much'; expected a size"),
+        (["{digits}", "--address", "203.0.113.7"], "cannot be bound"),
+    ],
+    ids=["source", "device", "cache", "address"],
+)
+def test_a_bad_call_is_one_line_and_serves_nothing(digits, tmp_path, monkeypatch, capfd, arguments, said):
+    from weighbridge import cli
+
+    monkeypatch.chdir(tmp_path)
+    given = [argument.format(digits=digits) for argument in arguments]
+    monkeypatch.setattr(sys, "argv", ["weighbridge", "view", "--no-browser", *given])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert said in err
+
+
 _GROWTH = """
 import gc, json, sys, threading, time, urllib.request
 from pathlib import Path
