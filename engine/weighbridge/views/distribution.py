@@ -44,8 +44,8 @@ class Bins:
     """How many entries lie in each bin.
 
     `edges` ascend, one more than `counts`, in the units of the weights; the bin of the zeros reaches from -0.0 to 0.0.
-    A bin holds its edge nearer to 0 and not the other (the greatest float64 is in the last bin). Below `threshold` bins are equally wide; beyond it there are 8
-    an octave, equally wide within it.
+    A bin holds its edge nearer to 0 and not the other (the greatest float64 is in the last bin). Below `threshold` bins
+    are equally wide; beyond it there are 8 an octave, equally wide within it.
     """
 
     edges: FloatArray
@@ -91,12 +91,12 @@ def levels(quantiser: str, absmax: float) -> FloatArray:
     """
     e2m1 = np.array(quantizers.E2M1_LEVELS)
     if quantiser == "int8":
-        return np.arange(-127, 128) * (absmax / 127)
+        return np.arange(-127.0, 128.0) * (absmax / 127)
     if quantiser == "fp8_e4m3":
         grid = formats.values("F8_E4M3")
         return np.unique(grid[np.isfinite(grid)] + 0.0) * (absmax / 448)
     if quantiser == "int4_32":
-        return np.arange(-7, 8) * (absmax / 7)
+        return np.arange(-7.0, 8.0) * (absmax / 7)
     if quantiser == "nf4_64":
         return np.array(quantizers.NF4_LEVELS) * absmax
     if quantiser == "mxfp4_32":
@@ -205,7 +205,8 @@ def _distances(weights: FloatArray, threshold: float) -> FloatArray:
     """How far from 0 weights lie on the axis; zeros at the edge of their bin."""
     magnitude = np.abs(weights) / threshold
     beyond = _CORE + np.log2(np.maximum(magnitude, 1))
-    return _ZERO / 2 + np.where(magnitude < 1, magnitude * _CORE, beyond)
+    distances: FloatArray = _ZERO / 2 + np.where(magnitude < 1, magnitude * _CORE, beyond)
+    return distances
 
 
 def _threshold(values: FloatArray, counts: IntArray, absmax: float) -> float:
@@ -274,7 +275,7 @@ def _round_numbers(low: float, high: float) -> FloatArray:
     multiples = [1, 2, 5] if decades.size <= _FEW_DECADES else [1]
     thinned = decades[:: -max(1, decades.size // 6)][::-1]
     with np.errstate(over="ignore"):
-        numbers = np.multiply.outer(10.0**thinned, multiples).ravel()
+        numbers: FloatArray = np.multiply.outer(10.0**thinned, multiples).ravel()
     return numbers[(numbers >= low) & (numbers <= high)]
 
 
