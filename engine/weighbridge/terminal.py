@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from weighbridge.analyses.findings import Finding
-    from weighbridge.analyses.scan import Plan, Progress
+    from weighbridge.analyses.plan import Plan, Progress
     from weighbridge.report import Report
 
 _COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}

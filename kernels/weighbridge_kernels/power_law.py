@@ -85,7 +85,8 @@ def _distances(logs: FloatArray, starts: npt.NDArray[np.int64], alphas: FloatArr
 
 
 def _distances_of(logs: FloatArray, starts: npt.NDArray[np.int64], alphas: FloatArray) -> FloatArray:
-    law = -np.expm1((1 - alphas)[:, None] * (logs[None, :] - logs[starts][:, None]))
+    beyond = np.maximum(logs[None, :] - logs[starts][:, None], 0)
+    law = -np.expm1((1 - alphas)[:, None] * beyond)
     place = np.arange(logs.size)[None, :] - starts[:, None]
     counted = place / (logs.size - starts)[:, None]
     distances: FloatArray = np.where(place >= 0, np.abs(law - counted), 0.0).max(axis=1)

@@ -16,7 +16,7 @@ from blake3 import blake3
 
 import weighbridge
 from weighbridge import Report, ReportError, TensorNotFound, stream
-from weighbridge.analyses.scan import default_folder
+from weighbridge.analyses.plan import default_folder
 from weighbridge.report import dumps, tables
 from weighbridge.report.schema import LISTS, QUANTILES, SCALARS, SCAN
 from weighbridge.report.summary import summarize

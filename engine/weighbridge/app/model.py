@@ -6,6 +6,7 @@ from typing import Any
 
 from weighbridge import checkpoints
 from weighbridge.analyses import scan as scanning
+from weighbridge.analyses.plan import Plan
 from weighbridge.checkpoints.protocol import Checkpoint, Tensor
 from weighbridge.errors import ReportError, WeighbridgeError
 from weighbridge.pyramid import PyramidCache
@@ -50,7 +51,7 @@ class Model:
             model._scan(prepared)
         return model
 
-    def _scan(self, prepared: scanning.Plan) -> None:
+    def _scan(self, prepared: Plan) -> None:
         """Weighs what is not weighed yet, while the page is shown; it follows."""
         begun = threading.Event()
 

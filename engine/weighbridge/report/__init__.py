@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from weighbridge.errors import ReportError, TensorNotFound
 from weighbridge.report.entry import Entry
 from weighbridge.report.manifest import Manifest
-from weighbridge.report.schema import SCALARS
+from weighbridge.report.schema import scalars
 from weighbridge.report.tables import frame, parts_of, read_table, records
 
 if TYPE_CHECKING:
@@ -52,11 +52,12 @@ class Report:
         parts = parts_of(self._table(name))
         if not lists and name in self._read and self._read[name][0] == parts:
             return self._read[name][1].copy()
-        table = read_table(self._table(name), None if lists else SCALARS)
+        table = read_table(self._table(name), None if lists else scalars(name))
         if table is None:
-            return pd.DataFrame(columns=[*SCALARS, "tied_to"])
+            return pd.DataFrame(columns=[*scalars(name), *(["tied_to"] if name == "scan" else [])])
         rows = frame(table).sort_values("order", kind="stable").reset_index(drop=True)
-        rows = rows.assign(tied_to=_tied_to(rows))
+        if name == "scan":
+            rows = rows.assign(tied_to=_tied_to(rows))
         if not lists:
             self._read[name] = parts, rows.copy()
         return rows

@@ -87,5 +87,14 @@ SCAN = (
         )
     ),
 )
+TABLES: dict[str, tuple[Column, ...]] = {"scan": SCAN}
+"""The columns of every table that a report may hold."""
+
+
+def scalars(table: str) -> list[str]:
+    """The columns of a table that are no lists; `shape` is short and stays."""
+    return [c.name for c in TABLES[table] if not c.type.startswith("list<") or c.name == "shape"]
+
+
 LISTS = tuple(column.name for column in SCAN if column.type.startswith("list<") and column.name != "shape")
 SCALARS = tuple(column.name for column in SCAN if column.name not in LISTS)

@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,13 +46,17 @@ class TableWriter:
 
     def add(self, row: Row) -> None:
         """Takes a row, of which missing columns are null; may write a part. Raises `ReportError`."""
+        self.add_all([row])
+
+    def add_all(self, rows: Sequence[Row]) -> None:
+        """Takes rows that belong together: they lie in one part, so that a killed run leaves all of them or none."""
         with self._lock:
-            self._rows.append(row)
-            self._elements += sum(len(row[name]) for name in self._lists if row.get(name) is not None)
+            self._rows += rows
+            self._elements += sum(len(row[name]) for row in rows for name in self._lists if row.get(name) is not None)
             full = len(self._rows) >= PART_ROWS or self._elements > PART_ELEMENTS or self._late()
-            rows, number = self._take() if full else ([], 0)
-        if rows:
-            self._write(rows, number)
+            taken, number = self._take() if full else ([], 0)
+        if taken:
+            self._write(taken, number)
 
     def flush(self) -> None:
         """Writes what has been collected."""
@@ -77,14 +81,14 @@ class TableWriter:
         _replace(self._folder / f"part-{number:05d}.parquet", table)
 
 
-def keep_rows(folder: Path, column: str, value: str) -> None:
-    """Leaves in the parts of a table only the rows whose `column` is `value`."""
+def drop_rows(folder: Path, names: Collection[str]) -> None:
+    """Takes the rows of some tensors out of the parts of a table."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     for part in sorted(folder.glob("part-*.parquet")):
         table = pq.ParquetFile(part).read()
-        kept = table.filter(pc.field(column) == value)
+        kept = table.filter(~pc.field("name").isin(list(names)))
         if kept.num_rows == 0:
             part.unlink()
         elif kept.num_rows < table.num_rows:

@@ -54,14 +54,21 @@ class Visit:
             self.hosts.add(urlsplit(url).hostname)
 
     def image(self, until=lambda found: found is not None):
-        """What the heatmap shows, once it is as it should be."""
-        return self.wait(lambda: self.page.evaluate(_IMAGE), until)
+        """What the heatmap shows, once it is as it should be and no longer changes."""
+        last = None
 
-    def wait(self, look, until, seconds=20.0):
+        def still(found):
+            nonlocal last
+            settled, last = found == last and until(found), found
+            return settled
+
+        return self.wait(lambda: self.page.evaluate(_IMAGE), still, every=0.4)
+
+    def wait(self, look, until, seconds=40.0, every=0.1):
         end = time.monotonic() + seconds
         while not until(found := look()):
             assert time.monotonic() < end, f"still {found!r}"
-            time.sleep(0.1)
+            self.page.wait_for_timeout(1000 * every)
         return found
 
     def frame(self):
@@ -140,10 +147,11 @@ def test_a_person_finds_a_weight(visit, minilm, minilm_report, chromium):
     page.get_by_role("heading", level=2).filter(has_text=WEIGHT).wait_for()
     whole = visited.image(lambda found: found is not None and found["shape"][0] > 100)
     visited.keep("tensor")
-    x, y = cell(visited, whole, 5, 7)
+    i, j = whole["shape"][0] // 3, whole["shape"][1] // 2
+    x, y = cell(visited, whole, i, j)
     rows, cols, value = visited.hover(x, y)
     height, width = (round(whole[side] / n) for side, n in zip(("dh", "dw"), whole["shape"], strict=True))
-    r, c = 5 * height, 7 * width
+    r, c = i * height, j * width
     block = weights[r : r + height, c : c + width]
     assert [int(n.replace(",", "")) for n in rows.split(" – ")] == ([r, r + height - 1] if height > 1 else [r])
     assert [int(n.replace(",", "")) for n in cols.split(" – ")] == ([c, c + width - 1] if width > 1 else [c])
@@ -153,7 +161,8 @@ def test_a_person_finds_a_weight(visit, minilm, minilm_report, chromium):
         page.mouse.wheel(0, -250)
         page.wait_for_timeout(60)
     near = visited.image(lambda found: found["shape"][0] < 60 and found["dh"] == found["shape"][0])
-    assert near["x"][1] - near["x"][0] < (whole["x"][1] - whole["x"][0]) / 4
+    for axis in ("x", "y"):
+        assert near[axis][1] - near[axis][0] < (whole[axis][1] - whole[axis][0]) / 4
     assert near["first"] != whole["first"]
     i, j = near["shape"][0] // 2, near["shape"][1] // 2
     rows, cols, value = visited.hover(*cell(visited, near, i, j))
