@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from weighbridge.analyses.findings import Finding, findings
     from weighbridge.analyses.scan import scan
+    from weighbridge.analyses.spectra import spectra
     from weighbridge.app import view
     from weighbridge.checkpoints import Checkpoint, Tensor, open
     from weighbridge.errors import (
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "weighbridge.analyses.findings": ("Finding", "findings"),
     "weighbridge.analyses.scan": ("scan",),
+    "weighbridge.analyses.spectra": ("spectra",),
     "weighbridge.checkpoints": ("Checkpoint", "Tensor", "open"),
     "weighbridge.errors": (
         "BadArgument",
@@ -63,6 +65,7 @@ __all__ = [
     "open",
     "scan",
     "snapshot",
+    "spectra",
     "view",
 ]
 

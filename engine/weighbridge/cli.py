@@ -15,6 +15,7 @@ from weighbridge.errors import BadArgument, WeighbridgeError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from weighbridge.analyses.plan import IfExists
     from weighbridge.report import Report
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -153,15 +154,13 @@ def _scan(
     from weighbridge.report.schema import SCALARS
     from weighbridge.terminal import plan_text, progress_bar
 
-    if resume and overwrite:
-        raise BadArgument("--resume and --overwrite exclude each other; give one")
+    if_exists = _if_exists(resume, overwrite)
     if sort not in SCALARS or sort == "shape":
         raise BadArgument(f"cannot sort by {sort!r}; expected one of {', '.join(c for c in SCALARS if c != 'shape')}")
     if device not in DEVICES:
         raise BadArgument(f"--device {device!r}; expected {', '.join(DEVICES)}")
     bound = _bytes(memory)
-    if_exists = "resume" if resume else "overwrite" if overwrite else "reuse"
-    prepared = analysis.plan(source, report=report, include=include, exclude=exclude, if_exists=if_exists)  # type: ignore[arg-type]
+    prepared = analysis.plan(source, report=report, include=include, exclude=exclude, if_exists=if_exists)
     if dry_run:
         print(plan_text(prepared))
         return
@@ -169,6 +168,58 @@ def _scan(
         result = analysis.run(prepared, memory=bound, device=device, progress=progress)  # type: ignore[arg-type]
     _show(result, json=json, sort=sort, limit=limit)
     if (result.table("scan")["status"] == "failed").any():
+        raise typer.Exit(SOME_FAILED)
+
+
+@_command
+def spectra(
+    source: _Source,
+    report: _ReportOption = None,
+    include: _Include = None,
+    exclude: _Exclude = None,
+    route: Annotated[str, typer.Option("--route", help="gram, or direct where small singular values matter.")] = "gram",
+    exact_up_to: Annotated[
+        int, typer.Option("--exact-up-to", min=1, metavar="N", help="Leave out matrices whose short side is longer.")
+    ] = 8192,
+    compat: Annotated[
+        str | None, typer.Option("--compat", metavar="NAME", help="weightwatcher: its columns by its definitions.")
+    ] = None,
+    resume: _Resume = False,
+    overwrite: _Overwrite = False,
+    dry_run: _DryRun = False,
+    json: _Json = False,
+    limit: _Limit = 40,
+) -> None:
+    """Singular values of every matrix: norms, ranks, the tail's power law, the noise under the spectrum.
+
+    Example: weighbridge spectra model.safetensors --include '*mlp*'
+    """
+    from weighbridge.analyses import spectra as analysis
+    from weighbridge.terminal import plan_text, print_spectra, progress_bar
+
+    for given, known in ((route, ("gram", "direct")), (compat, (None, "weightwatcher"))):
+        if given not in known:
+            raise BadArgument(f"{given!r}; expected {' or '.join(str(k) for k in known if k)}")
+    prepared = analysis.plan(
+        source,
+        report=report,
+        include=include or [],
+        exclude=exclude or [],
+        if_exists=_if_exists(resume, overwrite),
+        route=route,  # type: ignore[arg-type]
+        exact_up_to=exact_up_to,
+        compat=compat,  # type: ignore[arg-type]
+    )
+    if dry_run:
+        print(plan_text(prepared))
+        return
+    with progress_bar(_console(stderr=True), "decomposing") as progress:
+        result = analysis.run(prepared, progress=progress)
+    if json:
+        _print_rows(result, prepared.table)
+    else:
+        print_spectra(_console(), result, prepared.table, limit=limit)
+    if (result.table(prepared.table)["status"] == "failed").any():
         raise typer.Exit(SOME_FAILED)
 
 
@@ -373,13 +424,24 @@ def bench(
         print(line)
 
 
-def _show(report: "Report", *, json: bool, sort: str, limit: int) -> None:
+def _if_exists(resume: bool, overwrite: bool) -> "IfExists":
+    if resume and overwrite:
+        raise BadArgument("--resume and --overwrite exclude each other; give one")
+    return "resume" if resume else "overwrite" if overwrite else "reuse"
+
+
+def _print_rows(report: "Report", table: str) -> None:
     from weighbridge.report import dumps
+
+    for row in report.rows(table):
+        print(dumps(row))
+
+
+def _show(report: "Report", *, json: bool, sort: str, limit: int) -> None:
     from weighbridge.terminal import print_report
 
     if json:
-        for row in report.rows("scan"):
-            print(dumps(row))
+        _print_rows(report, "scan")
     else:
         print_report(_console(), report, sort=sort, limit=limit)
 

@@ -126,6 +126,39 @@ def tensor_table(report: "Report", rows: "pd.DataFrame", limit: int) -> Table:
     return table
 
 
+_SPECTRA = {
+    "spectra": ("alpha", "alpha_tail", "stable_rank", "effective_rank", "rank", "mp_spikes", "spectral_norm", "route"),
+    "weightwatcher": ("alpha", "D", "num_pl_spikes", "stable_rank", "alpha_weighted", "log_norm", "spectral_norm"),
+}
+
+
+def print_spectra(console: Console, report: "Report", name: str = "spectra", *, limit: int = _ROWS) -> None:
+    """A line a matrix in checkpoint order, and how many tensors have no spectrum."""
+    rows = report.table(name)
+    found = rows[rows["status"] == "done"]
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for title in ("tensor", "part", "role", "matrix"):
+        table.add_column(title, overflow="fold", no_wrap=title != "tensor")
+    for title in _SPECTRA[name]:
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in (found.head(limit) if limit else found).to_dict("records"):
+        figures = [value if isinstance(value := row[key], str) else _number(value) for key in _SPECTRA[name]]
+        matrix = f"{row['rows']}×{row['cols']}"
+        table.add_row(Text(printable(row["name"])), Text(printable(row["part"])), str(row["role"]), matrix, *figures)
+    if limit and len(found) > limit:
+        table.caption = f"{len(found) - limit:,} more matrices; --limit 0 shows all"
+        table.caption_justify = "left"
+    console.print(table)
+    skipped = rows[rows["status"] == "skipped"]
+    if len(skipped):
+        why = "; ".join(f"{count:,} {reason}" for reason, count in skipped["reason"].value_counts().head(5).items())
+        console.print(f"[dim]without a spectrum: {escape(printable(why))}[/dim]", soft_wrap=True)
+    failed = rows[rows["status"] == "failed"]
+    for tensor, reason in zip(failed["name"], failed["reason"], strict=True):
+        console.print(f"[red]failed[/red] {escape(printable(tensor))}: {escape(printable(reason))}", soft_wrap=True)
+    console.print(f"[dim]report     {escape(printable(report.folder))}[/dim]")
+
+
 def findings_table(found: list["Finding"]) -> RenderableType:
     """Findings, worst first, each with its evidence."""
     if not found:
@@ -158,7 +191,7 @@ def plan_text(plan: "Plan") -> str:
 
 
 @contextmanager
-def progress_bar(console: Console) -> Iterator[Callable[["Progress"], None]]:
+def progress_bar(console: Console, doing: str = "scanning") -> Iterator[Callable[["Progress"], None]]:
     """A bar with bytes, rate and time left; on what is no terminal a line every ten seconds."""
     from rich.progress import (
         BarColumn,
@@ -170,7 +203,7 @@ def progress_bar(console: Console) -> Iterator[Callable[["Progress"], None]]:
     from rich.progress import Progress as Bar
 
     columns = [
-        TextColumn("scanning"),
+        TextColumn(doing),
         BarColumn(),
         DownloadColumn(binary_units=True),
         TransferSpeedColumn(),
@@ -179,7 +212,7 @@ def progress_bar(console: Console) -> Iterator[Callable[["Progress"], None]]:
     ]
     with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("scan", total=None, tensors="")
-        lines = _progress_lines(console)
+        lines = _progress_lines(console, doing)
 
         def show(now: "Progress") -> None:
             if console.is_terminal:
@@ -191,7 +224,7 @@ def progress_bar(console: Console) -> Iterator[Callable[["Progress"], None]]:
         yield show
 
 
-def _progress_lines(console: Console, every: float = 10.0) -> Callable[["Progress"], None]:
+def _progress_lines(console: Console, doing: str, every: float = 10.0) -> Callable[["Progress"], None]:
     import time
 
     began = last = time.monotonic()
@@ -205,7 +238,7 @@ def _progress_lines(console: Console, every: float = 10.0) -> Callable[["Progres
         rate = now.bytes_done / (moment - began)
         left = (now.bytes_total - now.bytes_done) / rate if rate else 0.0
         console.print(
-            f"scanning {size(now.bytes_done)} of {size(now.bytes_total)}, {size(int(rate))}/s, {left:.0f} s left, "
+            f"{doing} {size(now.bytes_done)} of {size(now.bytes_total)}, {size(int(rate))}/s, {left:.0f} s left, "
             f"{now.tensors_done:,}/{now.tensors_total:,} tensors",
             highlight=False,
         )

@@ -8,6 +8,7 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 
 _RANK_EPS = float(np.finfo(np.float32).eps)
+_GRAM_EPS = 4 * float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +60,8 @@ def entropy(singular_values: FloatArray) -> float:
     energy = np.square(np.asarray(singular_values, np.float64))
     p = energy[energy > 0] / energy.sum() if energy.any() else energy[:0]
     return float(-(p @ np.log(p)) / np.log(p.size)) if p.size > 1 else np.nan
+
+
+def gram_floor(greatest: float, side: int) -> float:
+    """The singular value below which those of a Gram matrix of a `side` are noise: greatest · sqrt(side · 4 eps)."""
+    return greatest * float(np.sqrt(side * _GRAM_EPS))

@@ -11,18 +11,10 @@ from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Float64
-
-GRAM_EPS = 4 * float(np.finfo(np.float64).eps)
-
-
-def gram_floor(greatest: float, side: int) -> float:
-    """The singular value below which those of a Gram matrix of a `side` are noise: greatest · sqrt(side · 4 eps)."""
-    return greatest * float(np.sqrt(side * GRAM_EPS))
 
 
 @jax.jit

@@ -52,9 +52,12 @@ def resnet20() -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """A real browser, driven by Playwright; where there is none its tests are skipped, in CI they fail."""
+    """A real browser, driven by Playwright; where there is none its tests are skipped, in CI they fail.
+
+    Of one module of tests: as long as it runs, Playwright's event loop is that of the main thread and has its signals.
+    """
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if found is None and os.environ.get("CI") != "true":
         pytest.skip("no Chromium is installed")

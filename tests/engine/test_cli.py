@@ -339,9 +339,9 @@ class TestExport:
         assert row["row_mean"] == [None] * 3
 
     def test_either_of_two_files(self, report, tmp_path):
-        assert_refused(run("export", report), "give one of --csv FILE and --json FILE")
+        assert_refused(run("export", report), "give one of --csv FILE, --json FILE and --html FILE")
         both = run("export", report, "--csv", tmp_path / "a", "--json", tmp_path / "b")
-        assert_refused(both, "give one of --csv FILE and --json FILE")
+        assert_refused(both, "give one of --csv FILE, --json FILE and --html FILE")
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize("option", ["--csv", "--json"])

@@ -12,7 +12,18 @@ import pytest
 import weighbridge_kernels
 
 FILES = sorted(Path(weighbridge_kernels.__file__).parent.glob("*.py"))
-LIGHT = ("blocks", "formats", "states", "distribution", "quantizers", "padding", "variants")
+LIGHT = (
+    "blocks",
+    "distribution",
+    "formats",
+    "marchenko_pastur",
+    "padding",
+    "power_law",
+    "quantizers",
+    "spectral_metrics",
+    "states",
+    "variants",
+)
 HOST = tuple(path.stem for path in FILES if path.stem.endswith("_host"))
 JAX = (
     "bit_histogram",
@@ -23,6 +34,7 @@ JAX = (
     "pyramid",
     "semi_structured_sparsity",
     "span_pass",
+    "spectrum",
     "device_spans",
 )
 

@@ -17,6 +17,7 @@ from weighbridge_kernels import (
     pyramid,
     semi_structured_sparsity,
     span_pass,
+    spectrum,
 )
 
 MODULES = (
@@ -28,6 +29,7 @@ MODULES = (
     pyramid,
     semi_structured_sparsity,
     span_pass,
+    spectrum,
 )
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -111,6 +113,12 @@ def spans() -> dict[str, tuple[Callable, tuple[object, ...]]]:
     reduced = partial(pyramid._reduced, block=(3, 5), by_words=False)
     for dtype in (jnp.float64, jnp.int64, jnp.uint64):
         calls[f"blocks of {dtype.__name__}"] = reduced, (jax.ShapeDtypeStruct((24, 195), dtype), shape, None)
+    for name, dtype in (
+        ("gram", jnp.float32),
+        ("singular_values_of_gram", jnp.float64),
+        ("singular_values_direct", "f4"),
+    ):
+        calls[name] = getattr(spectrum, name), (jax.ShapeDtypeStruct((19, 19), dtype),)
     weigh, arguments = calls["float32 by sort"]
     _, span = jax.eval_shape(weigh, *arguments)
     calls["widened"] = span_pass.widened, (span,)

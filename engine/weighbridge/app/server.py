@@ -1,5 +1,6 @@
 """Serving the page: on this machine, under an address that nobody guesses, until it is interrupted."""
 
+import asyncio
 import secrets
 import socket
 import threading
@@ -51,6 +52,7 @@ class PageServer:
 
     def run(self) -> None:
         """Serves until interrupted or stopped."""
+        asyncio.set_event_loop(self._server.io_loop.asyncio_loop)
         self._server.start()
         try:
             self._server.io_loop.start()
@@ -69,6 +71,7 @@ class PageServer:
 def serve(model: Model, *, port: int = 0, address: str = "127.0.0.1") -> PageServer:
     """A server that is bound but does not answer before `run`. Raises `BadArgument` where the port cannot be had."""
     import panel
+    from tornado.ioloop import IOLoop
     from tornado.web import StaticFileHandler
 
     from weighbridge.app.page import page
@@ -81,6 +84,7 @@ def serve(model: Model, *, port: int = 0, address: str = "127.0.0.1") -> PageSer
             {"": lambda: page(model)},
             port=bound,
             address=address,
+            loop=IOLoop(make_current=False),
             prefix=f"/{token}",
             websocket_origin=[f"{address}:{bound}", f"{named}:{bound}"],
             title={"": model.name},

@@ -87,7 +87,80 @@ SCAN = (
         )
     ),
 )
-TABLES: dict[str, tuple[Column, ...]] = {"scan": SCAN}
+_MATRIX = (
+    Column("name", "string", "the tensor's name"),
+    Column("part", "string", "expert or other leading index; empty for the whole tensor"),
+    Column("step", "int64", "training step; null for a checkpoint"),
+    Column("shape", "list<int64>", "sides of the tensor, outermost first"),
+    Column("dtype", "string", "dtype as stored, in the names of safetensors"),
+    Column("role", "string", "what the tensor is for, by its name"),
+    Column("layer", "int32", "number of the block it belongs to, by its name"),
+    Column("rows", "int64", "rows of the matrix"),
+    Column("cols", "int64", "columns of the matrix"),
+)
+_STATE = (
+    Column("status", "string", "done, skipped or failed"),
+    Column("reason", "string", "why the row is missing; null for none"),
+    Column("variant", "string", "form of the kernels that ran"),
+    Column("order", "int64", "position in the checkpoint"),
+)
+SPECTRA = (
+    *_MATRIX,
+    Column("route", "string", "gram: eigenvalues of the short side's Gram matrix; direct: singular values themselves"),
+    Column("accuracy", "float64", "singular values below this are noise of the route"),
+    Column("spectral_norm", "float64", "greatest singular value"),
+    Column("frobenius_norm", "float64", "root of the sum of squares"),
+    Column("nuclear_norm", "float64", "sum of the singular values"),
+    Column("log_spectral_norm", "float64", "log10 of the greatest eigenvalue (squared singular value)"),
+    Column("log_frobenius_norm", "float64", "log10 of the sum of the eigenvalues"),
+    Column("stable_rank", "float64", "sum of the eigenvalues over the greatest"),
+    Column("effective_rank", "float64", "exponential of the entropy of the singular values (Roy and Vetterli 2007)"),
+    Column("participation_ratio", "float64", "squared sum of the eigenvalues over the sum of their squares"),
+    Column("rank", "int64", "singular values above rank_tolerance"),
+    Column("rank_tolerance", "float64", "greatest singular value · greatest side · 2^-23"),
+    Column("condition", "float64", "greatest over least singular value; infinite beyond the tolerance"),
+    Column("entropy", "float64", "entropy of the eigenvalues over the logarithm of their number, 0 to 1"),
+    Column("alpha", "float64", "exponent of the power law of the eigenvalues' tail (Clauset and others 2009)"),
+    Column("alpha_sigma", "float64", "standard error of alpha"),
+    Column("alpha_xmin", "float64", "eigenvalue from which the power law is"),
+    Column("alpha_distance", "float64", "distance of Kolmogorov and Smirnov of the tail from its law"),
+    Column("alpha_tail", "int64", "eigenvalues in the tail"),
+    Column("mp_sigma", "float64", "standard deviation of the noise under the spectrum (Marchenko and Pastur)"),
+    Column("mp_edge", "float64", "upper edge of the noise, as an eigenvalue"),
+    Column("mp_spikes", "int64", "eigenvalues beyond the noise"),
+    Column("mp_soft_rank", "float64", "upper edge of the noise over the greatest eigenvalue"),
+    *_STATE,
+    Column("singular_values", "list<float64>", "all singular values, greatest first"),
+)
+WEIGHTWATCHER = (
+    *_MATRIX,
+    *(
+        Column(name, kind, "as WeightWatcher 0.7.7 defines it; see docs/weightwatcher.md")
+        for name, kind in (
+            ("M", "int64"),
+            ("N", "int64"),
+            ("num_evals", "int64"),
+            ("alpha", "float64"),
+            ("D", "float64"),
+            ("sigma", "float64"),
+            ("xmin", "float64"),
+            ("xmax", "float64"),
+            ("num_pl_spikes", "int64"),
+            ("log_norm", "float64"),
+            ("norm", "float64"),
+            ("spectral_norm", "float64"),
+            ("log_spectral_norm", "float64"),
+            ("stable_rank", "float64"),
+            ("alpha_weighted", "float64"),
+            ("log_alpha_norm", "float64"),
+            ("entropy", "float64"),
+            ("matrix_rank", "int64"),
+            ("rank_loss", "int64"),
+        )
+    ),
+    *_STATE,
+)
+TABLES: dict[str, tuple[Column, ...]] = {"scan": SCAN, "spectra": SPECTRA, "weightwatcher": WEIGHTWATCHER}
 """The columns of every table that a report may hold."""
 
 

@@ -103,7 +103,7 @@ def _replace(part: Path, table: "pa.Table") -> None:
     hidden = part.with_name(f".{part.stem}.{os.getpid()}")
     types = {field.name: field.type for field in table.schema}
     encoding = {
-        f"{name}.list.element": "BYTE_STREAM_SPLIT" if of.value_type == pa.float32() else "DELTA_BINARY_PACKED"
+        f"{name}.list.element": "BYTE_STREAM_SPLIT" if pa.types.is_floating(of.value_type) else "DELTA_BINARY_PACKED"
         for name, of in types.items()
         if pa.types.is_list(of)
     }
