@@ -136,6 +136,8 @@ def read_table(folder: Path, columns: Sequence[str] | None = None, names: Sequen
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
+    if names is not None and not names:
+        return None
     wanted = pc.field("name").isin(list(names)) if names is not None else None
     try:
         read = [
