@@ -214,7 +214,7 @@ CASES = [
 
 
 def test_every_check_has_its_cases():
-    assert [case.check for case in CASES] == [check.name for check in CHECKS]
+    assert [case.check for case in CASES] == [check.name for check in CHECKS if check.table == "scan"]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.check)

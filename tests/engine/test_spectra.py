@@ -240,3 +240,18 @@ def test_stored_figures_of_weightwatcher(decomposed, minilm):
         row = row_of(report, f"{name}.weight", "weightwatcher")
         for column, value in figures.items():
             assert row[column] == pytest.approx(value, rel=1e-5), (name, column)
+
+
+def test_findings_of_spectra(decomposed):
+    """Noise, a rank of three, one direction: each found where it was planted, and nothing where nothing was."""
+    rng = np.random.default_rng(4)
+    noise, thin = rng.standard_normal((200, 120)), rng.standard_normal((90, 3)) @ rng.standard_normal((3, 70))
+    single = 0.01 * rng.standard_normal((64, 64)) + np.outer(rng.standard_normal(64), rng.standard_normal(64))
+    left, right = (np.linalg.qr(rng.standard_normal((side, 100)))[0] for side in (300, 100))
+    heavy = (left * np.arange(1, 101) ** -0.5) @ right.T
+    report = decomposed({"noise": noise, "thin": thin, "single": single, "heavy": heavy})
+    found = {finding.check: finding.rows for finding in weighbridge.findings(report)}
+    assert found["near-random"] == ("noise",)
+    assert found["low-rank"] == ("thin",)
+    assert found["rank-collapse"] == ("single",)
+    assert "heavy" not in {name for rows in found.values() for name in rows}

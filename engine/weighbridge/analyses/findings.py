@@ -29,6 +29,11 @@ _SATURATED_SHARE = 1e-3
 _OUTLIER_FACTOR = 8.0
 _MIN_PEERS = 4
 _MIN_WEIGHTS = 1024
+_MIN_SIDE = 32
+"""Short side below which a spectrum says little."""
+_MIN_TAIL = 20
+_COLLAPSED = 1.5
+_NOISE = 0.9
 
 
 @dataclass(frozen=True)
@@ -52,15 +57,19 @@ class Check:
     find: Callable[["pd.DataFrame"], Iterator[tuple[str, str]]]
     over: Literal["done", "all"] = "done"
     """The rows it is shown: those whose tensor was read, or all."""
+    table: str = "scan"
+    """The analysis whose rows it is shown; a report without it has none of its findings."""
 
 
 def findings(report: "Report") -> list[Finding]:
     """All findings of a report, worst first; within a severity in the order of `CHECKS`."""
-    rows = report.table("scan")
-    done = rows[rows["status"] == "done"]
+    tables = {name: report.table(name) for name in {check.table for check in CHECKS} & set(report.manifest.analyses)}
     found = []
     for check in CHECKS:
-        hits = list(check.find(done if check.over == "done" else rows))
+        if check.table not in tables:
+            continue
+        rows = tables[check.table]
+        hits = list(check.find(rows[rows["status"] == "done"] if check.over == "done" else rows))
         if hits:
             names = tuple(name for name, _ in hits)
             found.append(Finding(check.name, check.severity, check.summary, _evidence(hits), names))
@@ -208,6 +217,40 @@ def _sparse(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
         yield row["name"], f"{row['sparsity_2of4']:.2%} of groups of four have two zeros ({share:.1%} zeros)"
 
 
+def _low_rank(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
+    """Matrices that a product of two thin ones would hold: more than half of the singular values within the noise."""
+    short = rows[["rows", "cols"]].min(axis=1)
+    for row in _records(rows[(rows["rank"] < short / 2) & (rows["rank"] > 0) & (short >= _MIN_SIDE)]):
+        yield row["name"], f"{_part(row)}rank {row['rank']:,} of {min(row['rows'], row['cols']):,}"
+
+
+def _collapsed(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
+    """Matrices whose energy is nearly all in one direction: a stable rank below 1.5."""
+    short = rows[["rows", "cols"]].min(axis=1)
+    for row in _records(rows[(rows["stable_rank"] < _COLLAPSED) & (short >= _MIN_SIDE)]):
+        yield row["name"], f"{_part(row)}stable rank {row['stable_rank']:.3g}: one direction holds most of its energy"
+
+
+def _near_random(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
+    """Matrices whose spectrum is that of noise: no eigenvalue beyond the bulk of Marchenko and Pastur."""
+    short = rows[["rows", "cols"]].min(axis=1)
+    noise = (rows["mp_spikes"] == 0) & (rows["mp_soft_rank"] > _NOISE) & (short >= _MIN_SIDE)
+    for row in _records(rows[noise]):
+        yield row["name"], f"{_part(row)}no eigenvalue beyond noise of sigma {row['mp_sigma']:.3g}"
+
+
+def _alpha_outside(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
+    """Tails outside of what Martin and Mahoney 2021 (JMLR 22, 165) find in well trained layers: alpha from 2 to 6."""
+    judged = rows[(rows["alpha_tail"] >= _MIN_TAIL) & rows["alpha"].notna()]
+    beyond = (judged["alpha"] + 2 * judged["alpha_sigma"] < 2) | (judged["alpha"] - 2 * judged["alpha_sigma"] > 6)
+    for row in _records(judged[beyond]):
+        yield row["name"], f"{_part(row)}alpha {row['alpha']:.2f} ± {row['alpha_sigma']:.2f}, expected from 2 to 6"
+
+
+def _part(row: dict[str, Any]) -> str:
+    return f"part {row['part']}: " if row["part"] else ""
+
+
 CHECKS = (
     Check("unread", "error", "tensors could not be read", _unread, over="all"),
     Check("not-finite", "error", "tensors hold NaN or Inf", _not_finite),
@@ -222,4 +265,8 @@ CHECKS = (
     Check("wide-storage", "info", "values would fit a narrower dtype exactly", _disguised),
     Check("tied", "info", "tensors have the same content", _tied),
     Check("sparse-2of4", "info", "sparsity that 2:4 hardware could use", _sparse),
+    Check("low-rank", "info", "matrices are of low rank", _low_rank, table="spectra"),
+    Check("rank-collapse", "warning", "matrices act along one direction", _collapsed, table="spectra"),
+    Check("near-random", "warning", "matrices have the spectrum of noise", _near_random, table="spectra"),
+    Check("alpha", "info", "tails of spectra are outside of what trained layers show", _alpha_outside, table="spectra"),
 )

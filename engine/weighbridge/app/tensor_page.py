@@ -16,9 +16,10 @@ from weighbridge.pyramid import Build, Matrix, WeightMatrix, matrix_of
 from weighbridge.pyramid.store import CorruptPyramid
 from weighbridge.report import Entry
 from weighbridge.report.schema import SCALARS, SCAN
-from weighbridge.views import channels, distribution
+from weighbridge.views import channels, distribution, spectrum
 from weighbridge.views.colours import Theme
 from weighbridge.views.heatmap import Heatmap
+from weighbridge.views.spectrum import KINDS, Kind
 from weighbridge.views.window import MEANINGS, Picture, Range
 
 _WIDENINGS = (1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0, 1000.0)
@@ -44,13 +45,20 @@ class TensorPage:
         self._polling: Any = None
         self._shown = panel.Column(sizing_mode="stretch_both", margin=0)
         self._tabs = panel.widgets.RadioButtonGroup(
-            name="what to show of the tensor", options=list(TABS), value=state.tab, button_type="default"
+            name="what to show of the tensor", options=self._known_tabs(), value=state.tab, button_type="default"
         )
+        if state.tab not in self._tabs.options:
+            self._tabs.value = "heatmap"
         self._tabs.param.watch(lambda event: self.show(event.new), "value")
         self.view = panel.Column(
             _headline(entry, state.theme), self._tabs, self._shown, sizing_mode="stretch_both", margin=0
         )
-        self.show(state.tab)
+        self.show(self._tabs.value)
+
+    def _known_tabs(self) -> list[Tab]:
+        """A tab for each analysis that the report holds."""
+        held = self._model.report.manifest.analyses
+        return [tab for tab in TABS if tab != "spectrum" or "spectra" in held]
 
     def show(self, tab: Tab) -> None:
         """Turns to a tab."""
@@ -157,6 +165,19 @@ class TensorPage:
         self._changed(rows=None, cols=None)
         self._changed(**{f"{side}s": window})
         self.show("heatmap")
+
+    def _spectrum(self) -> Any:
+        """The spectrum of the tensor's matrix, or of the one chosen among several."""
+        rows = {row["part"]: row for row in self._model.report.matrices(self._entry.name)}
+        if not rows:
+            return note("this tensor has not been decomposed yet", self._theme)
+        part = panel.widgets.Select(name="part", options=list(rows), value=next(iter(rows)), visible=len(rows) > 1)
+
+        def draw(kind: Kind, chosen: str) -> Any:
+            return spectrum(rows[chosen], kind=kind, theme=self._theme)
+
+        plots = [panel.pane.HoloViews(panel.bind(draw, kind, part), sizing_mode="stretch_width") for kind in KINDS]
+        return panel.Column(part, *plots, sizing_mode="stretch_both", scroll=True)
 
     def _figures(self) -> Any:
         rows = "".join(

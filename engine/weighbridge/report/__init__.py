@@ -73,6 +73,11 @@ class Report:
         for row in records(table) if table is not None else ():
             yield Entry(row)
 
+    def matrices(self, name: str, table: str = "spectra") -> list[dict[str, Any]]:
+        """The rows of one tensor in a table that has a row for each of its matrices, lists as NumPy arrays."""
+        found = read_table(self._table(table), None, [name])
+        return list(records(found)) if found is not None else []
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
 

@@ -6,5 +6,6 @@ from weighbridge.views.findings import findings
 from weighbridge.views.heatmap import heatmap
 from weighbridge.views.overview import model_map, overview, ridge
 from weighbridge.views.snapshot import snapshot
+from weighbridge.views.spectrum import spectrum
 
-__all__ = ["channels", "distribution", "findings", "heatmap", "model_map", "overview", "ridge", "snapshot"]
+__all__ = ["channels", "distribution", "findings", "heatmap", "model_map", "overview", "ridge", "snapshot", "spectrum"]

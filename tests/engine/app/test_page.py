@@ -255,6 +255,26 @@ def test_names_out_of_a_checkpoint_are_text(chromium, serving, tmp_path):
     visited.close()
 
 
+def test_a_report_with_spectra_has_their_tab(chromium, serving, minilm, tmp_path):
+    folder = tmp_path / "report"
+    only = ["*layer.0.intermediate*", "*layer.1.intermediate*"]
+    weighbridge.scan(minilm, report=folder, include=only, device="cpu")
+    weighbridge.spectra(minilm, report=folder, include=only)
+    visited = Visit(chromium, f"{serving(folder)}?tensor={WEIGHT}&tab=spectrum")
+    visited.page.get_by_role("button", name="spectrum").wait_for()
+    drawn = """() => { let n = 0; for (const doc of Bokeh.documents) for (const model of doc._all_models.values())
+      if (model.type == "Figure" && /stable rank|alpha|noise of sigma/.test(model.title?.text ?? "")) n++; return n }"""
+    visited.wait(lambda: visited.page.evaluate(drawn), lambda count: count == 3)
+    visited.keep("spectrum")
+    visited.close()
+
+
+def test_a_report_without_an_analysis_has_no_tab_of_it(visit):
+    visited = visit(f"?tensor={WEIGHT}&tab=spectrum")
+    visited.image()
+    assert visited.page.get_by_role("button", name="spectrum").count() == 0
+
+
 def test_dark(visit):
     visited = visit(f"?tensor={WEIGHT}&theme=dark")
     visited.image()

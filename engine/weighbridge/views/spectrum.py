@@ -1,0 +1,119 @@
+"""The spectrum of a matrix: by rank, its tail with the power law, its bulk with the law of noise."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from weighbridge.errors import BadArgument
+from weighbridge.views.colours import Theme, colours
+from weighbridge.views.frame import framed, load, number
+from weighbridge.views.placeholder import placeholder
+from weighbridge_kernels.marchenko_pastur import density
+
+Kind = Literal["ranked", "tail", "bulk"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+_HEIGHT = 360
+_BINS = 60
+_POINTS = 400
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def spectrum(row: Mapping[str, Any], *, kind: Kind = "ranked", theme: Theme = "light") -> Any:
+    """A row of the table `spectra` as an `hv.Overlay`.
+
+    `ranked`: singular values by rank, on a logarithmic scale, with the level below which they are noise of the route.
+    `tail`: the density of the eigenvalues (squared singular values) in logarithmic bins, with the power law from xmin
+    on. `bulk`: their density in linear bins up to a little beyond the bulk, with that of noise (Marchenko and Pastur)
+    and its edge; what lies beyond is counted in the title. A row without a spectrum, or without the fit asked for,
+    gives a text. Raises `BadArgument` for another kind.
+    """
+    if kind not in KINDS:
+        raise BadArgument(f"kind {kind!r}; expected one of {', '.join(KINDS)}")
+    if row["status"] != "done":
+        return placeholder(f"{row['name']}: {row['reason']}", theme=theme)
+    values = np.asarray(row["singular_values"], np.float64)
+    if not values.any():
+        return placeholder(f"{row['name']}: all singular values are 0", theme=theme)
+    return {"ranked": _ranked, "tail": _tail, "bulk": _bulk}[kind](row, values, theme)
+
+
+def _title(row: Mapping[str, Any], rest: str) -> str:
+    part = f"[{row['part']}]" if row["part"] else ""
+    return f"{row['name']}{part}   {row['rows']:,} × {row['cols']:,}, {rest}"
+
+
+def _ranked(row: Mapping[str, Any], values: FloatArray, theme: Theme) -> Any:
+    hv, paint = load(), colours(theme)
+    shown = values[values > 0]
+    line = hv.Curve((np.arange(1, shown.size + 1), shown), "rank", "singular value")
+    floor = hv.HLine(row["accuracy"]).opts(color=paint.muted, line_dash="dotted", line_width=1, backend="bokeh")
+    facts = f"stable rank {number(row['stable_rank'])}, effective rank {number(row['effective_rank'])}"
+    return framed(
+        hv.Overlay([line.opts(color=paint.accent, tools=["hover"], backend="bokeh"), floor]),
+        _title(row, facts),
+        theme=theme,
+        height=_HEIGHT,
+        logy=True,
+        xlabel="rank",
+        ylabel="singular value",
+        ylim=(shown[-1] / 2, shown[0] * 2),
+    )
+
+
+def _tail(row: Mapping[str, Any], values: FloatArray, theme: Theme) -> Any:
+    hv, paint = load(), colours(theme)
+    eigenvalues = np.square(values[values > row["accuracy"]])
+    if row["alpha"] is None or np.isnan(row["alpha"]):
+        return placeholder(f"{row['name']}: too few different eigenvalues for a power law", theme=theme)
+    edges = np.geomspace(eigenvalues.min(), eigenvalues.max() * (1 + 1e-9), _BINS + 1)
+    heights = np.histogram(eigenvalues, edges)[0] / eigenvalues.size / np.diff(edges)
+    middles = np.sqrt(edges[1:] * edges[:-1])
+    points = hv.Scatter((middles[heights > 0], heights[heights > 0]), "eigenvalue", "density")
+    x = np.geomspace(row["alpha_xmin"], eigenvalues.max(), _POINTS)
+    share = row["alpha_tail"] / eigenvalues.size
+    law = share * (row["alpha"] - 1) / row["alpha_xmin"] * (x / row["alpha_xmin"]) ** -row["alpha"]
+    line = hv.Curve((x, law), "eigenvalue", "density")
+    start = hv.VLine(row["alpha_xmin"]).opts(color=paint.muted, line_dash="dotted", line_width=1, backend="bokeh")
+    facts = f"alpha {row['alpha']:.2f} ± {row['alpha_sigma']:.2f} over {row['alpha_tail']:,} eigenvalues"
+    drawn = points.opts(color=paint.accent, size=6, tools=["hover"], backend="bokeh")
+    fit = line.opts(color=paint.series[1], line_width=2, backend="bokeh")
+    return framed(
+        hv.Overlay([drawn, fit, start]),
+        _title(row, facts),
+        theme=theme,
+        height=_HEIGHT,
+        logx=True,
+        logy=True,
+        xlabel="eigenvalue (squared singular value)",
+        ylabel="density",
+        ylim=(heights[heights > 0].min() / 2, heights.max() * 2),
+    )
+
+
+def _bulk(row: Mapping[str, Any], values: FloatArray, theme: Theme) -> Any:
+    hv, paint = load(), colours(theme)
+    if row["mp_sigma"] is None or np.isnan(row["mp_sigma"]):
+        return placeholder(f"{row['name']}: half of its eigenvalues are 0, which leaves no bulk", theme=theme)
+    eigenvalues = np.square(values)
+    high = 1.6 * row["mp_edge"]
+    heights, edges = np.histogram(eigenvalues, _BINS, range=(0, high))
+    bars = hv.Histogram((edges, heights / eigenvalues.size / np.diff(edges)), kdims="eigenvalue", vdims="density")
+    x = np.linspace(0, high, _POINTS)
+    line = hv.Curve((x, density(x, row["mp_sigma"], (row["rows"], row["cols"]))), "eigenvalue", "density")
+    edge = hv.VLine(row["mp_edge"]).opts(color=paint.muted, line_dash="dotted", line_width=1, backend="bokeh")
+    beyond = int((eigenvalues > high).sum())
+    facts = f"noise of sigma {number(row['mp_sigma'])}, {row['mp_spikes']:,} spikes, {beyond:,} beyond this picture"
+    drawn = bars.opts(color=paint.accent, line_color=paint.background, tools=["hover"], backend="bokeh")
+    law = line.opts(color=paint.series[1], line_width=2, backend="bokeh")
+    return framed(
+        hv.Overlay([drawn, law, edge]),
+        _title(row, facts),
+        theme=theme,
+        height=_HEIGHT,
+        xlabel="eigenvalue (squared singular value)",
+        ylabel="density",
+        xlim=(0, high),
+    )
