@@ -116,8 +116,10 @@ class Page:
         self._main.objects = [
             self._summary,
             column,
-            panel.pane.HoloViews(panel.bind(mapped, column), sizing_mode="stretch_width"),
-            panel.pane.HoloViews(ridge(report, theme=self._state.theme), sizing_mode="stretch_width"),
+            panel.pane.HoloViews(panel.bind(mapped, column), sizing_mode="stretch_width", linked_axes=False),
+            panel.pane.HoloViews(
+                ridge(report, theme=self._state.theme), sizing_mode="stretch_width", linked_axes=False
+            ),
         ]
 
     def _findings(self) -> None:

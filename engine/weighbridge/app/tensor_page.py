@@ -139,7 +139,7 @@ class TensorPage:
         def draw(chosen: list[str]) -> Any:
             return distribution(self._entry, quantisers=chosen, theme=self._theme)
 
-        plot = panel.pane.HoloViews(panel.bind(draw, quantisers), sizing_mode="stretch_both")
+        plot = panel.pane.HoloViews(panel.bind(draw, quantisers), sizing_mode="stretch_both", linked_axes=False)
         return panel.Column(panel.Row("grids of quantisers", quantisers), plot, sizing_mode="stretch_both")
 
     def _channels(self) -> Any:
@@ -152,7 +152,7 @@ class TensorPage:
         plot = channels(self._entry, side=side, theme=self._theme)
         tap = streams.Tap(source=plot)
         tap.add_subscriber(lambda x, y: self._to_channel(side, x))
-        return panel.pane.HoloViews(plot, sizing_mode="stretch_both")
+        return panel.pane.HoloViews(plot, sizing_mode="stretch_both", linked_axes=False)
 
     def _to_channel(self, side: str, x: float | None) -> None:
         """Shows a channel in the heatmap, with some on each side."""
@@ -176,7 +176,10 @@ class TensorPage:
         def draw(kind: Kind, chosen: str) -> Any:
             return spectrum(rows[chosen], kind=kind, theme=self._theme)
 
-        plots = [panel.pane.HoloViews(panel.bind(draw, kind, part), sizing_mode="stretch_width") for kind in KINDS]
+        plots = [
+            panel.pane.HoloViews(panel.bind(draw, kind, part), sizing_mode="stretch_width", linked_axes=False)
+            for kind in KINDS
+        ]
         return panel.Column(part, *plots, sizing_mode="stretch_both", scroll=True)
 
     def _figures(self) -> Any:
