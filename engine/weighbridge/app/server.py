@@ -1,7 +1,9 @@
 """Serving the page: on this machine, under an address that nobody guesses, until it is interrupted."""
 
 import asyncio
+import contextlib
 import secrets
+import signal
 import socket
 import threading
 from collections.abc import Callable
@@ -40,7 +42,8 @@ def view(
     told(server.address_of_page)
     if browser:
         _open_browser(server.address_of_page)
-    server.run()
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run()
 
 
 class PageServer:
@@ -60,8 +63,9 @@ class PageServer:
             self.close()
 
     def close(self) -> None:
-        """Gives the port back; of a server that runs `stop` does."""
+        """Gives the port and every connection back; of a server that runs `stop` does."""
         self._server.stop()
+        self._server.io_loop.close(all_fds=True)
 
     def stop(self) -> None:
         """Ends `run`, from whatever thread."""
@@ -77,8 +81,9 @@ def serve(model: Model, *, port: int = 0, address: str = "127.0.0.1") -> PageSer
     from weighbridge.app.page import page
 
     token = secrets.token_urlsafe(24)
-    bound = port or _free_port(address)
+    bound = _port(address, port)
     named = "localhost" if address == "127.0.0.1" else address
+    interrupt = signal.getsignal(signal.SIGINT)
     try:
         server = panel.io.server.get_server(
             {"": lambda: page(model)},
@@ -97,17 +102,24 @@ def serve(model: Model, *, port: int = 0, address: str = "127.0.0.1") -> PageSer
         )
     except OSError as error:
         raise BadArgument(f"{address}:{bound}: cannot be bound: {error.strerror}; choose another --port") from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, interrupt)  # panel takes it for itself
     threading.Thread(target=warm, daemon=True, name="warm").start()
     return PageServer(server, address, token)
 
 
-def _free_port(address: str) -> int:
-    try:
-        with socket.socket() as probe:
-            probe.bind((address, 0))
-            return int(probe.getsockname()[1])
-    except OSError as error:
-        raise BadArgument(f"{address}: cannot be bound: {error.strerror}; choose another --address") from error
+def _port(address: str, port: int) -> int:
+    """The port, or a free one for 0. Raises `BadArgument` where it cannot be had."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except (OSError, OverflowError) as error:
+            raise BadArgument(
+                f"{address}:{port}: cannot be bound: {error}; choose another --port or --address"
+            ) from error
+        return int(probe.getsockname()[1])
 
 
 def warm() -> None:

@@ -83,12 +83,14 @@ class TableWriter:
 
 def drop_rows(folder: Path, names: Collection[str]) -> None:
     """Takes the rows of some tensors out of the parts of a table."""
+    import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
+    dropped = pa.array(names, pa.string())
     for part in sorted(folder.glob("part-*.parquet")):
         table = pq.ParquetFile(part).read()
-        kept = table.filter(~pc.field("name").isin(list(names)))
+        kept = table.filter(~pc.field("name").isin(dropped))
         if kept.num_rows == 0:
             part.unlink()
         elif kept.num_rows < table.num_rows:
@@ -136,9 +138,7 @@ def read_table(folder: Path, columns: Sequence[str] | None = None, names: Sequen
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    if names is not None and not names:
-        return None
-    wanted = pc.field("name").isin(list(names)) if names is not None else None
+    wanted = None if names is None else pc.field("name").isin(pa.array(names, pa.string()))
     try:
         read = [
             pq.read_table(part, columns=None if columns is None else list(columns), filters=wanted, partitioning=None)
