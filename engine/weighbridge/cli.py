@@ -179,8 +179,11 @@ def spectra(
     exclude: _Exclude = None,
     route: Annotated[str, typer.Option("--route", help="gram, or direct where small singular values matter.")] = "gram",
     exact_up_to: Annotated[
-        int, typer.Option("--exact-up-to", min=1, metavar="N", help="Leave out matrices whose short side is longer.")
+        int,
+        typer.Option("--exact-up-to", min=1, metavar="N", help="Of matrices with a longer short side, only the top."),
     ] = 8192,
+    top: Annotated[int, typer.Option("--top", min=1, metavar="N", help="Greatest singular values of those.")] = 32,
+    key: Annotated[int, typer.Option("--key", help="Seed of the random block they are found from.")] = 0,
     compat: Annotated[
         str | None, typer.Option("--compat", metavar="NAME", help="weightwatcher: its columns by its definitions.")
     ] = None,
@@ -208,6 +211,8 @@ def spectra(
         if_exists=_if_exists(resume, overwrite),
         route=route,  # type: ignore[arg-type]
         exact_up_to=exact_up_to,
+        top=top,
+        key=key,
         compat=compat,  # type: ignore[arg-type]
     )
     if dry_run:

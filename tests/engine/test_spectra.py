@@ -111,14 +111,14 @@ def test_no_tensor_is_left_out(decomposed):
         "empty.weight": "skipped",
         "nan.weight": "failed",
         "inf.weight": "failed",
-        "wide.weight": "skipped",
+        "wide.weight": "done",
         "zero.weight": "done",
     }
     reasons = rows["reason"]
     assert "fewer than two axes" in reasons["h.0.mlp.bias"]
     assert "I64 holds no weights" in reasons["ids"]
     assert "NaN or Inf" in reasons["nan.weight"]
-    assert "short side of 40 exceeds --exact-up-to 20" in reasons["wide.weight"]
+    assert "short side of 40 exceeds --exact-up-to 20: leading values alone" in reasons["wide.weight"]
     assert rows.loc["zero.weight", "rank"] == 0
     assert math.isnan(rows.loc["zero.weight", "alpha"])
 
@@ -183,7 +183,7 @@ def test_every_column_of_the_schema_is_filled(decomposed, digits):
         rows = report.table(compat or "spectra", lists=True)
         done = rows[rows["status"] == "done"]
         empty = {column.name for column in columns if done[column.name].isna().all()}
-        assert empty <= {"step", "reason", "layer"}
+        assert empty <= {"step", "reason", "layer", "singular_value_bounds"}
 
 
 def reference(name):
@@ -255,3 +255,43 @@ def test_findings_of_spectra(decomposed):
     assert found["low-rank"] == ("thin",)
     assert found["rank-collapse"] == ("single",)
     assert "heavy" not in {name for rows in found.values() for name in rows}
+
+
+@pytest.mark.parametrize("shape", [(400, 150), (150, 400), (90, 90)], ids=str)
+def test_leading_values_are_within_their_bounds(decomposed, monkeypatch, shape):
+    """Every value within its own bound of a true one, the greatest to many digits, the same for the same key."""
+    monkeypatch.setattr(analysis, "_STRIP_ENTRIES", 3001)
+    rng = np.random.default_rng(8)
+    x = rng.standard_t(3, shape) * np.geomspace(1, 0.05, shape[1])
+    options = {"exact_up_to": 10, "top": 12}
+    row = row_of(decomposed({"x": x}, **options), "x")
+    true = np.linalg.svd(x, compute_uv=False)
+    values, bounds = row["singular_values"], row["singular_value_bounds"]
+    assert values.shape == bounds.shape == (12,)
+    nearest = np.abs(values[:, None] - true[None, :]).min(axis=1)
+    assert (nearest <= bounds + 1e-12 * true[0]).all()
+    np.testing.assert_allclose(values[:4], true[:4], rtol=1e-8)
+    assert row["route"] == "leading"
+    assert row["accuracy"] == bounds.max()
+    assert row["frobenius_norm"] == pytest.approx(np.linalg.norm(x), rel=1e-12)
+    assert row["stable_rank"] == pytest.approx((true**2).sum() / true[0] ** 2, rel=1e-8)
+    assert math.isnan(row["nuclear_norm"])
+    np.testing.assert_array_equal(values, row_of(decomposed({"x": x}, **options), "x")["singular_values"])
+    other = row_of(decomposed({"x": x}, **options, key=1), "x")["singular_values"]
+    np.testing.assert_allclose(other[:4], true[:4], rtol=1e-8)
+
+
+@pytest.mark.parametrize("x", [np.zeros((30, 20)), np.eye(40), np.outer(np.arange(30.0), np.ones(25))])
+def test_leading_values_of_singular_matrices(decomposed, x):
+    row = row_of(decomposed({"x": x}, exact_up_to=5, top=8), "x")
+    true = np.linalg.svd(x, compute_uv=False)
+    np.testing.assert_allclose(row["singular_values"], true[: row["singular_values"].size], atol=1e-6 * max(true[0], 1))
+
+
+def test_what_is_not_finite_fails_on_every_route(decomposed):
+    x = np.ones((50, 40))
+    x[3, 4] = np.inf
+    for options in ({"exact_up_to": 5}, {"route": "direct"}, {}):
+        row = row_of(decomposed({"x": x}, **options), "x")
+        assert row["status"] == "failed"
+        assert "NaN or Inf" in row["reason"]

@@ -16,6 +16,7 @@ LIGHT = (
     "blocks",
     "distribution",
     "formats",
+    "leading_spectrum",
     "marchenko_pastur",
     "padding",
     "power_law",

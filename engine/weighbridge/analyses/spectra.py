@@ -16,11 +16,12 @@ import numpy.typing as npt
 from weighbridge.analyses import weightwatcher
 from weighbridge.analyses.plan import IfExists, Plan, Progress, Watch, make_plan, start
 from weighbridge.checkpoints.protocol import Tensor
-from weighbridge.errors import WeighbridgeError
+from weighbridge.errors import BadArgument, WeighbridgeError
 from weighbridge.matrix import MatrixView, matrix_view
 from weighbridge.report import Report
 from weighbridge.report.tables import TableWriter
 from weighbridge.roles import Assignment, assign
+from weighbridge_kernels.leading_spectrum import leading_spectrum
 from weighbridge_kernels.marchenko_pastur import marchenko_pastur
 from weighbridge_kernels.power_law import power_law
 from weighbridge_kernels.spectral_metrics import entropy, gram_floor, spectral_metrics
@@ -28,7 +29,10 @@ from weighbridge_kernels.spectrum_host import gram, singular_values_direct, sing
 
 TABLE = "spectra"
 EXACT_UP_TO = 8192
-"""Short side beyond which a matrix is left out: its eigenvalues would take minutes."""
+"""Short side beyond which only the greatest singular values are found: all would take minutes."""
+TOP = 32
+PASSES = 8
+"""Times that a matrix is read for its greatest singular values."""
 VARIANT = "host"
 _STRIP_ENTRIES = 1 << 22
 _NO_WEIGHTS = ("codes", "scales")
@@ -57,6 +61,8 @@ def spectra(
     if_exists: IfExists = "reuse",
     route: Route = "gram",
     exact_up_to: int = EXACT_UP_TO,
+    top: int = TOP,
+    key: int = 0,
     compat: Compat | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Report:
@@ -64,9 +70,10 @@ def spectra(
 
     `source`, `report`, `include`, `exclude` and `if_exists` are as for `scan`; a report of the same files may hold
     both. Singular values are exact in float64: by the Gram matrix of the short side, read strip by strip, or directly,
-    where small ones matter (`route="direct"`: some four times the work, and the matrix in memory). A matrix whose
-    short side exceeds `exact_up_to` is left out with the reason. With `compat="weightwatcher"` the table
-    `weightwatcher` holds that program's columns by its definitions. Raises what `scan` raises.
+    where small ones matter (`route="direct"`: some four times the work, and the matrix in memory). Of a matrix whose
+    short side exceeds `exact_up_to` the `top` greatest are found by block Lanczos, in eight passes from a random block
+    that `key` seeds, each with a bound on its error; what needs all of them is null. With `compat="weightwatcher"` the
+    table `weightwatcher` holds that program's columns by its definitions. Raises what `scan` raises.
     """
     prepared = plan(
         source,
@@ -76,6 +83,8 @@ def spectra(
         if_exists=if_exists,
         route=route,
         exact_up_to=exact_up_to,
+        top=top,
+        key=key,
         compat=compat,
     )
     return run(prepared, progress=progress)
@@ -90,10 +99,15 @@ def plan(
     if_exists: IfExists = "reuse",
     route: Route = "gram",
     exact_up_to: int = EXACT_UP_TO,
+    top: int = TOP,
+    key: int = 0,
     compat: Compat | None = None,
 ) -> Plan:
     """What `spectra` would do. Writes nothing."""
-    options = {} if compat else {"route": route, "exact_up_to": exact_up_to}
+    for name, value in (("exact_up_to", exact_up_to), ("top", top)):
+        if value < 1:
+            raise BadArgument(f"{name} is {value}; expected 1 or more")
+    options = {} if compat else {"route": route, "exact_up_to": exact_up_to, "top": top, "key": key}
     table = compat or TABLE
     return make_plan(source, table, options, report=report, include=include, exclude=exclude, if_exists=if_exists)
 
@@ -169,16 +183,51 @@ def spectrum_rows(tensor: Tensor, view: MatrixView, options: dict[str, Any]) -> 
         where = {"part": matrix.part, "rows": matrix.rows, "cols": matrix.cols}
         short = min(matrix.rows, matrix.cols)
         if short > options["exact_up_to"]:
-            reason = f"its short side of {short:,} exceeds --exact-up-to {options['exact_up_to']:,}"
-            yield where | {"status": "skipped", "reason": reason}
+            yield where | _leading(tensor, matrix, options)
             continue
         values, floor = singular_values(tensor, matrix, options["route"])
         if not np.isfinite(values).all():
-            reason = f"{tensor.name}: holds NaN or Inf, which leave no spectrum; see the scan for where"
-            yield where | {"status": "failed", "reason": reason}
+            yield where | _not_finite(tensor)
             continue
         route = {"route": options["route"], "accuracy": floor, "status": "done"}
         yield where | route | figures(values, (matrix.rows, matrix.cols), floor)
+
+
+def _not_finite(tensor: Tensor) -> Row:
+    reason = f"{tensor.name}: holds NaN or Inf, which leave no spectrum; see the scan for where"
+    return {"status": "failed", "reason": reason}
+
+
+def _leading(tensor: Tensor, matrix: Matrix, options: dict[str, Any]) -> Row:
+    """What is known of a matrix by its greatest singular values and the sum of its squares."""
+    energy = 0.0
+
+    def apply_gram(block: FloatArray) -> FloatArray:
+        nonlocal energy
+        total, energy = np.zeros_like(block), 0.0
+        for strip in _strips(tensor, matrix):
+            total += strip.T @ (strip @ block)
+            energy += float(np.vdot(strip, strip))
+        return total if np.isfinite(energy) else np.zeros_like(block)
+
+    side = min(matrix.rows, matrix.cols)
+    found = leading_spectrum(apply_gram, side, count=options["top"], passes=PASSES, key=options["key"])
+    if not np.isfinite(energy):
+        return _not_finite(tensor)
+    spectral = float(found.values[0])
+    return {
+        "status": "done",
+        "reason": f"its short side of {side:,} exceeds --exact-up-to {options['exact_up_to']:,}: leading values alone",
+        "route": "leading",
+        "accuracy": float(found.bounds.max()),
+        "spectral_norm": spectral,
+        "frobenius_norm": math.sqrt(energy),
+        "log_spectral_norm": _log10(spectral, 2),
+        "log_frobenius_norm": _log10(energy, 1),
+        "stable_rank": energy / spectral**2 if spectral else None,
+        "singular_values": found.values,
+        "singular_value_bounds": found.bounds,
+    }
 
 
 def matrices(tensor: Tensor, view: MatrixView) -> Iterator[Matrix]:

@@ -106,8 +106,8 @@ _STATE = (
 )
 SPECTRA = (
     *_MATRIX,
-    Column("route", "string", "gram: eigenvalues of the short side's Gram matrix; direct: singular values themselves"),
-    Column("accuracy", "float64", "singular values below this are noise of the route"),
+    Column("route", "string", "gram: by the short side's Gram matrix; direct; leading: the greatest alone, by Lanczos"),
+    Column("accuracy", "float64", "singular values below this are noise of the route; of leading ones the worst bound"),
     Column("spectral_norm", "float64", "greatest singular value"),
     Column("frobenius_norm", "float64", "root of the sum of squares"),
     Column("nuclear_norm", "float64", "sum of the singular values"),
@@ -130,7 +130,8 @@ SPECTRA = (
     Column("mp_spikes", "int64", "eigenvalues beyond the noise"),
     Column("mp_soft_rank", "float64", "upper edge of the noise over the greatest eigenvalue"),
     *_STATE,
-    Column("singular_values", "list<float64>", "all singular values, greatest first"),
+    Column("singular_values", "list<float64>", "singular values, greatest first; all, or the leading ones"),
+    Column("singular_value_bounds", "list<float64>", "within what a true one lies of each leading singular value"),
 )
 WEIGHTWATCHER = (
     *_MATRIX,

@@ -35,6 +35,8 @@ def spectrum(row: Mapping[str, Any], *, kind: Kind = "ranked", theme: Theme = "l
     if row["status"] != "done":
         return placeholder(f"{row['name']}: {row['reason']}", theme=theme)
     values = np.asarray(row["singular_values"], np.float64)
+    if row["route"] == "leading" and kind != "ranked":
+        return placeholder(f"{row['name']}: its leading singular values alone are known", theme=theme)
     if not values.any():
         return placeholder(f"{row['name']}: all singular values are 0", theme=theme)
     return {"ranked": _ranked, "tail": _tail, "bulk": _bulk}[kind](row, values, theme)
@@ -50,7 +52,11 @@ def _ranked(row: Mapping[str, Any], values: FloatArray, theme: Theme) -> Any:
     shown = values[values > 0]
     line = hv.Curve((np.arange(1, shown.size + 1), shown), "rank", "singular value")
     floor = hv.HLine(row["accuracy"]).opts(color=paint.muted, line_dash="dotted", line_width=1, backend="bokeh")
-    facts = f"stable rank {number(row['stable_rank'])}, effective rank {number(row['effective_rank'])}"
+    effective = row["effective_rank"]
+    known = (
+        f"effective rank {number(effective)}" if effective == effective and effective is not None else "leading values"
+    )
+    facts = f"stable rank {number(row['stable_rank'])}, {known}"
     return framed(
         hv.Overlay([line.opts(color=paint.accent, tools=["hover"], backend="bokeh"), floor]),
         _title(row, facts),
