@@ -49,9 +49,9 @@ def view(
 class PageServer:
     """A Bokeh server with one page on a model."""
 
-    def __init__(self, server: Any, address: str, token: str) -> None:
+    def __init__(self, server: Any, host: str, token: str) -> None:
         self._server = server
-        self.address_of_page = f"http://{address}:{server.port}/{token}/"
+        self.address_of_page = f"http://{host}:{server.port}/{token}/"
 
     def run(self) -> None:
         """Serves until interrupted or stopped."""
@@ -82,7 +82,7 @@ def serve(model: Model, *, port: int = 0, address: str = "127.0.0.1") -> PageSer
 
     token = secrets.token_urlsafe(24)
     bound = _port(address, port)
-    named = "localhost" if address == "127.0.0.1" else address
+    names = _names(address)
     interrupt = signal.getsignal(signal.SIGINT)
     try:
         server = panel.io.server.get_server(
@@ -91,7 +91,7 @@ def serve(model: Model, *, port: int = 0, address: str = "127.0.0.1") -> PageSer
             address=address,
             loop=IOLoop(make_current=False),
             prefix=f"/{token}",
-            websocket_origin=[f"{address}:{bound}", f"{named}:{bound}"],
+            websocket_origin=[f"{name}:{bound}" for name in names],
             title={"": model.name},
             ico_path="none",
             extra_patterns=[(r"/(favicon\.ico)", StaticFileHandler, {"path": str(Path(__file__).parent)})],
@@ -106,7 +106,19 @@ def serve(model: Model, *, port: int = 0, address: str = "127.0.0.1") -> PageSer
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, interrupt)  # panel takes it for itself
     threading.Thread(target=warm, daemon=True, name="warm").start()
-    return PageServer(server, address, token)
+    return PageServer(server, names[0], token)
+
+
+def _names(address: str) -> list[str]:
+    """What the machine is called in addresses of the page; the sockets of other hosts' pages are refused."""
+    if address == "127.0.0.1":
+        return [address, "localhost"]
+    if address != "0.0.0.0":
+        return [address]
+    host = socket.gethostname()
+    with contextlib.suppress(OSError):
+        return [host, socket.getfqdn(), *socket.gethostbyname_ex(host)[2], "127.0.0.1", "localhost"]
+    return [host, "127.0.0.1", "localhost"]
 
 
 def _port(address: str, port: int) -> int:

@@ -115,6 +115,15 @@ def test_a_port_in_use_is_one_line(model):
             server.serve(model, port=taken.getsockname()[1])
 
 
+def test_all_of_a_machines_names_are_its_own(model):
+    """Bound to every address, the page is that of the machine by name, and of this machine alone by default."""
+    assert server._names("127.0.0.1") == ["127.0.0.1", "localhost"]
+    assert server._names("192.0.2.7") == ["192.0.2.7"]
+    names = server._names("0.0.0.0")
+    assert {"127.0.0.1", "localhost"} <= set(names)
+    assert "0.0.0.0" not in names
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
