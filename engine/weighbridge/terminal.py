@@ -142,7 +142,7 @@ def print_spectra(console: Console, report: "Report", name: str = "spectra", *, 
     for title in _SPECTRA[name]:
         table.add_column(title, justify="right", no_wrap=True)
     for row in (found.head(limit) if limit else found).to_dict("records"):
-        figures = [value if isinstance(value := row[key], str) else _number(value) for key in _SPECTRA[name]]
+        figures = [_figure(row[key]) for key in _SPECTRA[name]]
         matrix = f"{row['rows']}×{row['cols']}"
         table.add_row(Text(printable(row["name"])), Text(printable(row["part"])), str(row["role"]), matrix, *figures)
     if limit and len(found) > limit:
@@ -286,6 +286,13 @@ def _pictures(report: "Report", names: list[str]) -> dict[str, str]:
 
 def _number(value: Any) -> str:
     return "" if value is None or value != value else f"{value:.3g}"
+
+
+def _figure(value: Any) -> str:
+    """Text as it is, whole numbers whole, others to three digits."""
+    if isinstance(value, str):
+        return value
+    return f"{value:,}" if isinstance(value, int) else _number(value)
 
 
 def _share(part: Any, whole: Any) -> str:
