@@ -32,8 +32,6 @@ def bench(
     if unknown:
         raise BadArgument(f"--shape {unknown[0]!r}; expected one of {', '.join(SHAPES)} or all")
     before = _earlier(compare) if compare else None
-    if picture is not None:
-        _need_matplotlib()
     try:
         result = suite.run(shapes=chosen, kernels=kernel, device=device, seconds=seconds, told=told)
     except DeviceUnavailable as error:
@@ -64,10 +62,3 @@ def _earlier(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise BadArgument(f"{path}: is no result of `weighbridge bench --json`: {error}") from error
     return result
-
-
-def _need_matplotlib() -> None:
-    from importlib.util import find_spec
-
-    if find_spec("matplotlib") is None:
-        raise BadArgument("--picture needs matplotlib; pip install 'weighbridge[bench]'")

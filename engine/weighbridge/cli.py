@@ -414,7 +414,7 @@ def bench(
         Path | None, typer.Option("--compare", metavar="FILE", help="An earlier result: list changes beyond noise.")
     ] = None,
     picture: Annotated[
-        Path | None, typer.Option("--picture", metavar="FILE", help="A roofline as .svg or .png (extra [bench]).")
+        Path | None, typer.Option("--picture", metavar="FILE", help="A roofline as .svg or .png.")
     ] = None,
 ) -> None:
     """Measure the kernels on named real shapes, beside NumPy and the machine's own limits.
