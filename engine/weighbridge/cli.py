@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 import typer
 
@@ -56,6 +56,10 @@ _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the repor
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be read and written; write nothing.")]
 _Json = Annotated[bool, typer.Option("--json", help="One JSON object a tensor on standard output.")]
 _Sort = Annotated[str, typer.Option("--sort", metavar="COLUMN", help="Column to sort by, largest first.")]
+_Table = Annotated[
+    str | None,
+    typer.Option("--table", metavar="NAME", help="scan, spectra, ...; the main one by default."),
+]
 _Limit = Annotated[int, typer.Option("--limit", min=0, metavar="N", help="Rows to show; 0 for all.")]
 
 
@@ -184,9 +188,22 @@ def spectra(
     ] = 8192,
     top: Annotated[int, typer.Option("--top", min=1, metavar="N", help="Greatest singular values of those.")] = 32,
     key: Annotated[int, typer.Option("--key", help="Seed of the random block they are found from.")] = 0,
+    convolutions: Annotated[
+        str, typer.Option("--convolutions", metavar="HOW", help="unfolded, slices, or circular with --input-size.")
+    ] = "unfolded",
+    input_size: Annotated[
+        str | None, typer.Option("--input-size", metavar="HxW", help="Sides of the inputs of circular convolutions.")
+    ] = None,
+    attention: Annotated[
+        str, typer.Option("--attention", metavar="HOW", help="whole, or heads: by config.json, a row each as well.")
+    ] = "whole",
+    baseline: Annotated[
+        str, typer.Option("--baseline", metavar="HOW", help="none, or permuted: beside the entries in random order.")
+    ] = "none",
     compat: Annotated[
         str | None, typer.Option("--compat", metavar="NAME", help="weightwatcher: its columns by its definitions.")
     ] = None,
+    device: _Device = "auto",
     resume: _Resume = False,
     overwrite: _Overwrite = False,
     dry_run: _DryRun = False,
@@ -198,9 +215,17 @@ def spectra(
     Example: weighbridge spectra model.safetensors --include '*mlp*'
     """
     from weighbridge.analyses import spectra as analysis
-    from weighbridge.terminal import plan_text, print_spectra, progress_bar
+    from weighbridge.analyses.matrices import Attention, Convolutions
+    from weighbridge.analyses.spectrum_row import Baseline, Route
+    from weighbridge.terminal import plan_text, print_matrices, progress_bar
 
-    for given, known in ((route, ("gram", "direct")), (compat, (None, "weightwatcher"))):
+    for given, known in (
+        (route, get_args(Route)),
+        (convolutions, get_args(Convolutions)),
+        (attention, get_args(Attention)),
+        (baseline, get_args(Baseline)),
+        (compat, (None, *get_args(analysis.Compat))),
+    ):
         if given not in known:
             raise BadArgument(f"{given!r}; expected {' or '.join(str(k) for k in known if k)}")
     prepared = analysis.plan(
@@ -213,30 +238,46 @@ def spectra(
         exact_up_to=exact_up_to,
         top=top,
         key=key,
+        convolutions=convolutions,  # type: ignore[arg-type]
+        input_size=_sides(input_size),
+        attention=attention,  # type: ignore[arg-type]
+        baseline=baseline,  # type: ignore[arg-type]
         compat=compat,  # type: ignore[arg-type]
     )
     if dry_run:
         print(plan_text(prepared))
         return
     with progress_bar(_console(stderr=True), "decomposing") as progress:
-        result = analysis.run(prepared, progress=progress)
+        result = analysis.run(prepared, device=device, progress=progress)  # type: ignore[arg-type]
     if json:
         _print_rows(result, prepared.table)
     else:
-        print_spectra(_console(), result, prepared.table, limit=limit)
+        print_matrices(_console(), result, prepared.table, limit=limit)
     if (result.table(prepared.table)["status"] == "failed").any():
         raise typer.Exit(SOME_FAILED)
 
 
+def _sides(text: str | None) -> list[int] | None:
+    """Sides written as `32x32`."""
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if not all(side.strip().isdecimal() for side in sides):
+        raise BadArgument(f"--input-size {text!r}; expected sides such as 32x32")
+    return [int(side) for side in sides]
+
+
 @_command
-def show(folder: _Folder, json: _Json = False, sort: _Sort = "nbytes", limit: _Limit = 40) -> None:
+def show(
+    folder: _Folder, table: _Table = None, json: _Json = False, sort: _Sort = "nbytes", limit: _Limit = 40
+) -> None:
     """Print a report again.
 
     Example: weighbridge show report --sort kurtosis --limit 10
     """
     from weighbridge.report import Report
 
-    _show(Report.open(folder), json=json, sort=sort, limit=limit)
+    _show(Report.open(folder), table, json=json, sort=sort, limit=limit)
 
 
 @_command
@@ -285,6 +326,7 @@ def export(
         list[str] | None,
         typer.Option("--heatmap", metavar="NAME", help="A tensor to picture in the document; repeatable."),
     ] = None,
+    table: _Table = None,
 ) -> None:
     """Write a report to a file: its table, or a document.
 
@@ -292,7 +334,7 @@ def export(
     """
     from weighbridge.exports import export as write
 
-    write(folder, csv=csv, json=json, html=html, heatmaps=heatmap or ())
+    write(folder, csv=csv, json=json, html=html, heatmaps=heatmap or (), table=table)
 
 
 @_command
@@ -442,13 +484,17 @@ def _print_rows(report: "Report", table: str) -> None:
         print(dumps(row))
 
 
-def _show(report: "Report", *, json: bool, sort: str, limit: int) -> None:
-    from weighbridge.terminal import print_report
+def _show(report: "Report", table: str | None = None, *, json: bool, sort: str, limit: int) -> None:
+    """A table of a report, by default the one that stands for it."""
+    from weighbridge.terminal import print_matrices, print_report
 
+    table = table or report.main
     if json:
-        _print_rows(report, "scan")
-    else:
+        _print_rows(report, table)
+    elif table == "scan":
         print_report(_console(), report, sort=sort, limit=limit)
+    else:
+        print_matrices(_console(), report, table, limit=limit)
 
 
 def _console(*, stderr: bool = False) -> "Console":

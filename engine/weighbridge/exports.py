@@ -10,6 +10,8 @@ from weighbridge.errors import BadArgument, ReportError, SourceNotFound, TensorN
 from weighbridge.report import Manifest, Report, dumps
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from weighbridge.checkpoints import Checkpoint, Tensor
 
 
@@ -20,8 +22,11 @@ def export(
     json: str | os.PathLike[str] | None = None,
     html: str | os.PathLike[str] | None = None,
     heatmaps: Sequence[str] = (),
+    table: str | None = None,
 ) -> None:
-    """Writes the table `scan` as CSV (its scalar columns) or JSON (all, one object a line), or the report as HTML.
+    """Writes a table as CSV (its scalar columns) or JSON (all, one object a line), or the report as HTML.
+
+    `table` is by default the one that stands for the report: `scan` where there is one.
 
     The HTML document stands by itself and is less than 15 MB. It holds a heatmap of each tensor named in `heatmaps`,
     or the reason why there is none: the checkpoint has moved away, or is no longer the one that was scanned. `report`
@@ -35,16 +40,15 @@ def export(
         raise BadArgument("--heatmap NAME needs --html FILE; a table holds no pictures")
     opened = report if isinstance(report, Report) else Report.open(Path(report))
     if csv is not None:
-        _write_csv(opened, Path(csv))
+        _write_csv(opened.table(table or opened.main), Path(csv))
     if json is not None:
         with written(Path(json)) as file:
-            file.writelines(dumps(row) + "\n" for row in opened.rows("scan", lists=True))
+            file.writelines(dumps(row) + "\n" for row in opened.rows(table or opened.main, lists=True))
     if html is not None:
         _write_html(opened, Path(html), list(dict.fromkeys(heatmaps)))
 
 
-def _write_csv(report: Report, path: Path) -> None:
-    table = report.table("scan")
+def _write_csv(table: "pd.DataFrame", path: Path) -> None:
     with written(path) as file:
         table.assign(shape=table["shape"].map(lambda sides: "x".join(map(str, sides)))).to_csv(file, index=False)
 

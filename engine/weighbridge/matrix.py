@@ -2,7 +2,10 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from weighbridge.roles import Role, is_conv_hwio
 
@@ -52,6 +55,12 @@ class MatrixView:
         if self.layout == "out_in_space":
             return self.shape[0], self.shape[1], self.shape[2:]
         return self.shape[-1], self.shape[-2], self.shape[:-2]
+
+    def places(self, kernel: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """A convolution's kernel as matrices of channels, one for each place: [*space, rows, cols], rows as stored."""
+        if self.layout == "out_in_space":
+            return np.moveaxis(kernel.reshape(self.shape), (0, 1), (-2, -1))
+        return kernel.reshape(self.shape)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from weighbridge.errors import BadArgument
+from weighbridge.report.schema import HEADLINES
 from weighbridge.report.summary import Summary, summarize
 
 if TYPE_CHECKING:
@@ -126,23 +127,17 @@ def tensor_table(report: "Report", rows: "pd.DataFrame", limit: int) -> Table:
     return table
 
 
-_SPECTRA = {
-    "spectra": ("alpha", "alpha_tail", "stable_rank", "effective_rank", "rank", "mp_spikes", "spectral_norm", "route"),
-    "weightwatcher": ("alpha", "D", "num_pl_spikes", "stable_rank", "alpha_weighted", "log_norm", "spectral_norm"),
-}
-
-
-def print_spectra(console: Console, report: "Report", name: str = "spectra", *, limit: int = _ROWS) -> None:
-    """A line a matrix in checkpoint order, and how many tensors have no spectrum."""
+def print_matrices(console: Console, report: "Report", name: str, *, limit: int = _ROWS) -> None:
+    """A line a matrix in checkpoint order by the headlines of a table, and how many tensors were left out, and why."""
     rows = report.table(name)
     found = rows[rows["status"] == "done"]
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for title in ("tensor", "part", "role", "matrix"):
         table.add_column(title, overflow="fold", no_wrap=title != "tensor")
-    for title in _SPECTRA[name]:
+    for title in HEADLINES[name]:
         table.add_column(title, justify="right", no_wrap=True)
     for row in (found.head(limit) if limit else found).to_dict("records"):
-        figures = [_figure(row[key]) for key in _SPECTRA[name]]
+        figures = [_figure(row[key]) for key in HEADLINES[name]]
         matrix = f"{row['rows']}×{row['cols']}"
         table.add_row(Text(printable(row["name"])), Text(printable(row["part"])), str(row["role"]), matrix, *figures)
     if limit and len(found) > limit:
@@ -152,7 +147,7 @@ def print_spectra(console: Console, report: "Report", name: str = "spectra", *, 
     skipped = rows[rows["status"] == "skipped"]
     if len(skipped):
         why = "; ".join(f"{count:,} {reason}" for reason, count in skipped["reason"].value_counts().head(5).items())
-        console.print(f"[dim]without a spectrum: {escape(printable(why))}[/dim]", soft_wrap=True)
+        console.print(f"[dim]left out: {escape(printable(why))}[/dim]", soft_wrap=True)
     failed = rows[rows["status"] == "failed"]
     for tensor, reason in zip(failed["name"], failed["reason"], strict=True):
         console.print(f"[red]failed[/red] {escape(printable(tensor))}: {escape(printable(reason))}", soft_wrap=True)

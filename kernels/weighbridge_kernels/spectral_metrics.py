@@ -62,6 +62,22 @@ def entropy(singular_values: FloatArray) -> float:
     return float(-(p @ np.log(p)) / np.log(p.size)) if p.size > 1 else np.nan
 
 
+def spectral_distance(a: FloatArray, b: FloatArray) -> float:
+    """Jensen-Shannon distance of two sets of n singular values, 0 to 1 (in bits, rooted).
+
+    Of their histograms in sqrt(n), but at most 100, equal bins from 0 to the greatest of both: of finer ones chance
+    alone would make a distance. NaN where one is empty or all are 0.
+    """
+    top = max(a.max(initial=0), b.max(initial=0))
+    if not (a.size and b.size and top > 0):
+        return np.nan
+    bins = int(np.clip(np.sqrt(min(a.size, b.size)), 1, 100))
+    p, q = (np.histogram(values, bins, range=(0, top))[0] / values.size for values in (a, b))
+    middle = (p + q) / 2
+    divergence = sum(float(d[d > 0] @ np.log2(d[d > 0] / middle[d > 0])) for d in (p, q)) / 2
+    return float(np.sqrt(max(divergence, 0.0)))
+
+
 def gram_floor(greatest: float, side: int) -> float:
     """The singular value below which those of a Gram matrix of a `side` are noise: greatest · sqrt(side · 4 eps)."""
     return greatest * float(np.sqrt(side * _GRAM_EPS))

@@ -5,7 +5,7 @@ offer the same functions, which take NumPy arrays or what `put` made of them and
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -59,6 +59,10 @@ class Variant:
     block_errors: Callable[[Array], BlockErrors]
     groups_with_two_zeros: Callable[[Array], int]
     block_reductions: Callable[..., Blocks]
+    gram: Callable[[Iterable[Array]], Array]
+    gram_product: Callable[[Iterable[Array], np.ndarray], np.ndarray]
+    singular_values_of_gram: Callable[[Array], np.ndarray]
+    singular_values_direct: Callable[[Array], np.ndarray]
     spans: "DeviceSpans | None" = None
     """Whole spans on devices in one call each; where there is none, a span is what the functions above make of it."""
 
@@ -94,6 +98,7 @@ def host() -> Variant:
         finite_tile_host,
         pyramid_host,
         semi_structured_sparsity_host,
+        spectrum_host,
     )
 
     def code_tile(codes: Array, format_name: str, exponent: int, padded: int) -> Array:
@@ -118,7 +123,20 @@ def host() -> Variant:
         ),
         groups_with_two_zeros=semi_structured_sparsity_host.groups_with_two_zeros,
         block_reductions=pyramid_host.block_reductions,
+        gram=lambda strips: _sum(map(spectrum_host.gram, strips)),
+        gram_product=lambda strips, block: _sum(spectrum_host.gram_product(strip, block) for strip in strips),
+        singular_values_of_gram=spectrum_host.singular_values_of_gram,
+        singular_values_direct=spectrum_host.singular_values_direct,
     )
+
+
+def _sum(arrays: Iterable[np.ndarray]) -> np.ndarray:
+    """Their sum, in the memory of the first."""
+    each = iter(arrays)
+    total = next(each)
+    for array in each:
+        total += array
+    return total
 
 
 @cache
@@ -148,6 +166,10 @@ def on_jax(platform: str) -> Variant:
         block_errors=forms.block_errors,
         groups_with_two_zeros=forms.groups_with_two_zeros,
         block_reductions=forms.block_reductions,
+        gram=forms.gram,
+        gram_product=forms.gram_product,
+        singular_values_of_gram=forms.singular_values_of_gram,
+        singular_values_direct=forms.singular_values_direct,
         spans=DeviceSpans(devices, forms.method),
     )
 
@@ -219,3 +241,60 @@ class _JaxForms:
         from weighbridge_kernels.pyramid import block_reductions
 
         return block_reductions(x, table, block=block)
+
+    def gram(self, strips: Iterable[np.ndarray]) -> Array:
+        """The sum of the Gram matrices of strips, which stays on one device; the last strip is filled up with zeros."""
+        import jax
+
+        from weighbridge_kernels import spectrum
+
+        device = next(self.turns)
+        with jax.enable_x64(True):
+            each = (jax.device_put(strip, device) for strip in _of_one_length(strips))
+            total = spectrum.gram(next(each))
+            for strip in each:
+                total = spectrum.add_gram(total, strip)
+        return total
+
+    def gram_product(self, strips: Iterable[np.ndarray], block: np.ndarray) -> np.ndarray:
+        import jax
+        import jax.numpy as jnp
+
+        from weighbridge_kernels import spectrum
+
+        device = next(self.turns)
+        with jax.enable_x64(True):
+            turned = jax.device_put(block, device)
+            total = jnp.zeros_like(turned)
+            for strip in _of_one_length(strips):
+                total = spectrum.add_gram_product(total, jax.device_put(strip, device), turned)
+            return np.asarray(total)
+
+    def singular_values_of_gram(self, total: Array) -> np.ndarray:
+        """On the device; on the host where the device has no float64 of its own."""
+        import jax
+
+        from weighbridge_kernels import spectrum, spectrum_host
+
+        if next(iter(total.devices())).platform == "tpu":
+            return spectrum_host.singular_values_of_gram(np.asarray(total))
+        with jax.enable_x64(True):
+            return np.asarray(spectrum.singular_values_of_gram(total))
+
+    def singular_values_direct(self, x: np.ndarray) -> np.ndarray:
+        import jax
+
+        from weighbridge_kernels import spectrum
+
+        with jax.enable_x64(True):
+            return np.asarray(spectrum.singular_values_direct(jax.device_put(x, next(self.turns))))
+
+
+def _of_one_length(strips: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Strips as they come, shorter ones filled up with rows of zeros to the first, so that one compilation serves."""
+    length = 0
+    for strip in strips:
+        length = length or strip.shape[-2]
+        missing = length - strip.shape[-2]
+        fill = [(0, 0)] * (strip.ndim - 2) + [(0, missing), (0, 0)]
+        yield np.pad(strip, fill) if missing else strip

@@ -1,17 +1,23 @@
 """Spectra of a checkpoint's matrices: against NumPy's LAPACK, WeightWatcher's own figures, and what has none."""
 
 import csv
+import json
 import math
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
+from typer.testing import CliRunner
 
 import weighbridge
-from weighbridge.analyses import spectra as analysis
-from weighbridge.errors import ReportError
+from weighbridge.analyses import matrices, spectrum_row
+from weighbridge.cli import app
+from weighbridge.errors import BadArgument, CorruptCheckpoint, ReportError
 from weighbridge.report.schema import SPECTRA, WEIGHTWATCHER
+from weighbridge_kernels import variants
+from weighbridge_kernels.spectral_density import gaussian
 
 SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 COMPARED = (
@@ -29,6 +35,8 @@ STORED = {
         "log_alpha_norm": 2.6137220394491036,
         "entropy": 0.45328427332635807,
         "matrix_rank": 384.0,
+        "mp_softrank": 0.0025,
+        "num_spikes": 21,
     },
     "encoder.layer.0.attention.self.query": {
         "alpha": 2.4597221182382403,
@@ -40,6 +48,8 @@ STORED = {
         "log_alpha_norm": 4.80940718887245,
         "entropy": 0.8477816684110845,
         "matrix_rank": 384.0,
+        "mp_softrank": 0.38725826234436045,
+        "num_spikes": 20,
     },
     "encoder.layer.3.intermediate.dense": {
         "alpha": 3.410459789999958,
@@ -77,7 +87,7 @@ def row_of(report, name, table="spectra", part=""):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, ml_dtypes.bfloat16, np.float16])
 def test_all_singular_values(decomposed, monkeypatch, dtype, shape, route):
     """Whatever the strips, above a thousandth of the largest within 1e-5, below within 1e-6 of the largest."""
-    monkeypatch.setattr(analysis, "_STRIP_ENTRIES", 1000)
+    monkeypatch.setattr(matrices, "STRIP_ENTRIES", 1000)
     x = (np.random.default_rng(3).standard_t(4, shape) * np.geomspace(1, 1e-4, shape[1])).astype(dtype)
     row = row_of(decomposed({"x": x}, route=route), "x")
     expected = np.linalg.svd(x.astype(np.float64), compute_uv=False)
@@ -118,7 +128,7 @@ def test_no_tensor_is_left_out(decomposed):
     assert "fewer than two axes" in reasons["h.0.mlp.bias"]
     assert "I64 holds no weights" in reasons["ids"]
     assert "NaN or Inf" in reasons["nan.weight"]
-    assert "short side of 40 exceeds --exact-up-to 20: leading values alone" in reasons["wide.weight"]
+    assert "short side of 40 exceeds --exact-up-to 20: leading values, and the density" in reasons["wide.weight"]
     assert rows.loc["zero.weight", "rank"] == 0
     assert math.isnan(rows.loc["zero.weight", "alpha"])
 
@@ -160,17 +170,17 @@ def test_other_options_or_files_are_refused(digits, resnet20, tmp_path):
 def test_an_interrupted_run_goes_on(digits, tmp_path, monkeypatch):
     """What is finished is kept, what failed is tried again, and the table is that of one run."""
     whole = weighbridge.spectra(digits, report=tmp_path / "whole").table("spectra", lists=True)
-    real, calls = analysis.spectrum_rows, iter(range(1000))
+    real, calls = spectrum_row.rows, iter(range(1000))
 
-    def breaks(tensor, view, options):
+    def breaks(job):
         if next(calls) == 2:
             raise KeyboardInterrupt
-        yield from real(tensor, view, options)
+        yield from real(job)
 
-    monkeypatch.setattr(analysis, "spectrum_rows", breaks)
+    monkeypatch.setattr(spectrum_row, "rows", breaks)
     with pytest.raises(KeyboardInterrupt):
         weighbridge.spectra(digits, report=tmp_path / "cut")
-    monkeypatch.setattr(analysis, "spectrum_rows", real)
+    monkeypatch.setattr(spectrum_row, "rows", real)
     with pytest.raises(ReportError, match="incomplete"):
         weighbridge.spectra(digits, report=tmp_path / "cut")
     resumed = weighbridge.spectra(digits, report=tmp_path / "cut", if_exists="resume").table("spectra", lists=True)
@@ -179,11 +189,11 @@ def test_an_interrupted_run_goes_on(digits, tmp_path, monkeypatch):
 
 def test_every_column_of_the_schema_is_filled(decomposed, digits):
     for compat, columns in ((None, SPECTRA), ("weightwatcher", WEIGHTWATCHER)):
-        report = decomposed(digits, compat=compat)
+        report = decomposed(digits, compat=compat, baseline="permuted")
         rows = report.table(compat or "spectra", lists=True)
         done = rows[rows["status"] == "done"]
         empty = {column.name for column in columns if done[column.name].isna().all()}
-        assert empty <= {"step", "reason", "layer", "singular_value_bounds"}
+        assert empty <= {"step", "reason", "layer", "singular_value_bounds", "density_at", "density", "density_error"}
 
 
 def reference(name):
@@ -260,7 +270,7 @@ def test_findings_of_spectra(decomposed):
 @pytest.mark.parametrize("shape", [(400, 150), (150, 400), (90, 90)], ids=str)
 def test_leading_values_are_within_their_bounds(decomposed, monkeypatch, shape):
     """Every value within its own bound of a true one, the greatest to many digits, the same for the same key."""
-    monkeypatch.setattr(analysis, "_STRIP_ENTRIES", 3001)
+    monkeypatch.setattr(matrices, "STRIP_ENTRIES", 3001)
     rng = np.random.default_rng(8)
     x = rng.standard_t(3, shape) * np.geomspace(1, 0.05, shape[1])
     options = {"exact_up_to": 10, "top": 12}
@@ -295,3 +305,166 @@ def test_what_is_not_finite_fails_on_every_route(decomposed):
         row = row_of(decomposed({"x": x}, **options), "x")
         assert row["status"] == "failed"
         assert "NaN or Inf" in row["reason"]
+
+
+def test_the_density_of_a_matrix_too_large_to_decompose(decomposed):
+    """Nearly everywhere within two standard errors of the true density, equally smoothed."""
+    x = np.random.default_rng(12).standard_t(5, (500, 300))
+    row = row_of(decomposed({"x": x}, exact_up_to=100), "x")
+    true = np.linalg.svd(x, compute_uv=False)
+    width = np.sqrt(np.square(true).mean()) / 8
+    expected = gaussian((row["density_at"][:, None] - true) / width).mean(axis=1) / width
+    assert (np.abs(row["density"] - expected) <= 2 * row["density_error"] + 1e-3 * expected.max()).mean() > 0.8
+    assert np.trapezoid(row["density"], row["density_at"]) == pytest.approx(1, abs=0.03)
+
+
+def test_the_entries_that_carry_a_singular_vector(decomposed):
+    """One planted on three rows and two columns is found there; of equal singular values none is told."""
+    rng = np.random.default_rng(13)
+    u, v = np.zeros(90), np.zeros(40)
+    u[[5, 17, 60]], v[[3, 30]] = [0.8, -0.5, 0.33], [-0.9, 0.43]
+    x = 100 * np.outer(u / np.linalg.norm(u), v / np.linalg.norm(v)) + 0.01 * rng.standard_normal((90, 40))
+    for matrix, rows, cols in ((x, [5, 17, 60], [3, 30]), (x.T, [3, 30], [5, 17, 60])):
+        row = row_of(decomposed({"x": matrix}), "x")
+        assert sorted(row["row_carriers"][: len(rows)]) == rows
+        assert sorted(row["col_carriers"][: len(cols)]) == cols
+        assert row["row_participation"][0] < 4
+        left, _, right = np.linalg.svd(matrix)
+        sign = np.sign(right[0][row["col_carriers"][0]] * row["col_loadings"][0])
+        np.testing.assert_allclose(row["row_loadings"][:8], sign * left[:, 0][row["row_carriers"][:8]], atol=1e-6)
+        np.testing.assert_allclose(row["col_loadings"][:8], sign * right[0][row["col_carriers"][:8]], atol=1e-6)
+    assert row_of(decomposed({"x": np.eye(20)}), "x")["row_carriers"] is None
+
+
+def test_convolutions_in_slices_and_as_maps(decomposed):
+    rng = np.random.default_rng(14)
+    torch, flax = rng.standard_normal((6, 4, 3, 2)), rng.standard_normal((3, 2, 4, 6))
+    tree = {"conv1.weight": torch, "Conv_0.kernel": flax}
+    slices = decomposed(tree, convolutions="slices")
+    circular = decomposed(tree, convolutions="circular", input_size=(7, 6))
+    for name, kernel in (("conv1.weight", torch), ("Conv_0.kernel", flax.transpose(3, 2, 0, 1))):
+        for place in np.ndindex(3, 2):
+            row = row_of(slices, name, part=f"place {place[0]},{place[1]}")
+            np.testing.assert_allclose(row["singular_values"], np.linalg.svd(kernel[:, :, *place], compute_uv=False))
+        row = row_of(circular, name, part="circular 7 x 6")
+        dense = circulant(kernel, (7, 6))
+        np.testing.assert_allclose(row["singular_values"], np.linalg.svd(dense, compute_uv=False), atol=1e-12)
+        assert (row["rows"], row["cols"], row["route"]) == (*dense.shape, "fourier")
+        assert "circular padding and stride 1" in row["reason"]
+    small = decomposed(tree, convolutions="circular", input_size=(2, 6)).table("spectra")
+    assert set(small["status"]) == {"skipped"}
+    with pytest.raises(BadArgument, match="expected a size with 'circular'"):
+        weighbridge.spectra(tree, convolutions="circular")
+
+
+def circulant(kernel, size):
+    """A convolution under circular padding as a dense matrix, entry by entry."""
+    outputs, inputs, *space = kernel.shape
+    dense = np.zeros((outputs, *size, inputs, *size))
+    for at in np.ndindex(*size):
+        for place in np.ndindex(*space):
+            source = tuple((a + p) % side for a, p, side in zip(at, place, size, strict=True))
+            dense[(slice(None), *at, slice(None), *source)] += kernel[(slice(None), slice(None), *place)]
+    return dense.reshape(outputs * math.prod(size), -1)
+
+
+def test_attention_by_head(decomposed, tmp_path):
+    """Rows of queries and keys, columns of the output, as many heads as config.json tells; shared ones for keys."""
+    rng = np.random.default_rng(15)
+    shapes = {"q_proj": (24, 20), "k_proj": (12, 20), "v_proj": (12, 20), "o_proj": (20, 24)}
+    tree = {f"model.layers.0.self_attn.{name}.weight": rng.standard_normal(s) for name, s in shapes.items()}
+    save_file(tree, tmp_path / "model.safetensors")
+    settings = {"hidden_size": 20, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    report = decomposed(tmp_path, attention="heads")
+    for name, x in tree.items():
+        count = 2 if x.shape[0] == 12 else 4
+        pieces = np.split(x, count, axis=1 if "o_proj" in name else 0)
+        assert len(report.table("spectra").query("name == @name")) == 1 + count
+        for head, piece in enumerate(pieces):
+            row = row_of(report, name, part=f"head {head}")
+            np.testing.assert_allclose(row["singular_values"], np.linalg.svd(piece, compute_uv=False), rtol=1e-10)
+    assert len(decomposed(tmp_path).table("spectra")) == 4
+    (tmp_path / "config.json").write_text("[1]")
+    with pytest.raises(CorruptCheckpoint, match=r"config.json: is a list; expected an object"):
+        decomposed(tmp_path, attention="heads")
+
+
+def test_entries_in_random_order(decomposed):
+    """What is noise is as its own shuffle; what is not has values beyond it; the same key gives the same numbers."""
+    rng = np.random.default_rng(16)
+    noise = rng.standard_normal((300, 200))
+    u, v = (side / np.linalg.norm(side) for side in (rng.standard_normal(300), rng.standard_normal(200)))
+    spiked = noise + 60 * np.outer(u, v)
+    first = decomposed({"noise": noise, "spiked": spiked}, baseline="permuted")
+    again = decomposed({"noise": noise, "spiked": spiked}, baseline="permuted")
+    other = decomposed({"noise": noise, "spiked": spiked}, baseline="permuted", key=1)
+    for name, spikes in (("noise", (0, 1)), ("spiked", (1, 1))):
+        rows = [row_of(report, name) for report in (first, again, other)]
+        assert spikes[0] <= rows[0]["random_spikes"] <= spikes[1]
+        assert rows[0]["random_spectral_norm"] == rows[1]["random_spectral_norm"] != rows[2]["random_spectral_norm"]
+        assert rows[0]["random_spectral_norm"] == pytest.approx(np.sqrt(300) + np.sqrt(200), rel=0.05)
+        assert rows[0]["random_distance"] < 0.15
+    row = row_of(decomposed({"x": noise * np.geomspace(1, 1e-3, 200)}, baseline="permuted"), "x")
+    assert row["random_distance"] > 0.3
+
+
+@pytest.mark.parametrize("shape", [(50, 30), (30, 50)], ids=str)
+def test_a_shuffle_keeps_every_entry(monkeypatch, shape):
+    monkeypatch.setattr(spectrum_row, "_SHUFFLED_ENTRIES", 400)
+    monkeypatch.setattr(spectrum_row, "STRIP_ENTRIES", 130)
+    x = np.arange(1500, dtype=np.float32).reshape(shape)
+    (tensor,) = weighbridge.open({"x": x}).values()
+    strips = list(spectrum_row.permuted(matrices.Reader(tensor), matrices.Part("", 0, *shape, shape[1]), 0))
+    assert all(strip.shape[1] == 30 for strip in strips)
+    found = np.concatenate([strip.reshape(-1) for strip in strips])
+    assert sorted(found) == sorted(x.reshape(-1))
+    assert (found != np.sort(found)).mean() > 0.9
+
+
+def test_one_expert_with_nan_fails_alone(decomposed):
+    experts = np.random.default_rng(17).standard_normal((4, 9, 6))
+    experts[2, 3, 3] = np.nan
+    for route in ("gram", "direct"):
+        rows = decomposed({"layers.0.mlp.experts.up_proj": experts}, route=route).table("spectra").set_index("part")
+        assert rows["status"].to_dict() == {"0": "done", "1": "done", "2": "failed", "3": "done"}
+
+
+@pytest.mark.parametrize("route", ["gram", "direct"])
+def test_the_jax_form_gives_the_same_rows(decomposed, monkeypatch, route):
+    monkeypatch.setattr(matrices, "STRIP_ENTRIES", 700)
+    rng = np.random.default_rng(18)
+    tree = {"tall": rng.standard_normal((101, 33)).astype(ml_dtypes.bfloat16), "wide": rng.standard_normal((33, 47))}
+    tree["layers.0.mlp.experts.up_proj"] = rng.standard_normal((5, 8, 6)).astype(np.float32)
+    for options in ({"route": route}, {"exact_up_to": 20, "top": 4}):
+        host = decomposed(tree, **options, device="cpu")
+        monkeypatch.setattr(variants, "find_spec", lambda name: None)
+        jax = decomposed(tree, **options, device="cpu")
+        monkeypatch.undo()
+        assert set(jax.table("spectra")["variant"]) == {"jax:cpu"}
+        for (_, a), (_, b) in zip(*(r.table("spectra", lists=True).iterrows() for r in (host, jax)), strict=True):
+            np.testing.assert_allclose(a["singular_values"], b["singular_values"], rtol=1e-10)
+            assert a["stable_rank"] == pytest.approx(b["stable_rank"], rel=1e-10)
+
+
+def test_compat_fits_the_bulk_as_weightwatcher_does(decomposed, minilm):
+    found = decomposed(minilm, compat="weightwatcher").table("weightwatcher").set_index("name")
+    rows = reference("weightwatcher_minilm_mp.csv")
+    assert len(rows) == 39
+    for row in rows:
+        ours = found.loc[f"{row['longname']}.weight"]
+        for column in ("mp_softrank", "num_spikes", "sigma_mp"):
+            assert float(ours[column]) == pytest.approx(float(row[column]), rel=1e-4), (row["longname"], column)
+
+
+def test_a_report_without_a_scan_shows_its_spectra(decomposed, digits, tmp_path):
+    report = decomposed(digits, compat="weightwatcher")
+    assert f"{len(weighbridge.open(digits)):,} tensors" in repr(report)
+    assert "num_pl_spikes" in report._repr_html_()
+    run = CliRunner().invoke
+    assert "alpha_weighted" in run(app, ["show", str(report.folder)]).output
+    assert run(app, ["export", str(report.folder), "--csv", str(tmp_path / "w.csv")]).exit_code == 0
+    assert "mp_softrank" in (tmp_path / "w.csv").read_text()
+    refused = run(app, ["show", str(report.folder), "--table", "scan"])
+    assert refused.exit_code == 2
+    assert "no table 'scan'; this report has: weightwatcher" in refused.output

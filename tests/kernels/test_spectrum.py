@@ -10,7 +10,8 @@ import pytest
 from weighbridge_kernels import spectrum, spectrum_host
 from weighbridge_kernels.marchenko_pastur import density, marchenko_pastur
 from weighbridge_kernels.power_law import NO_LAW, power_law
-from weighbridge_kernels.spectral_metrics import entropy, spectral_metrics
+from weighbridge_kernels.spectral_metrics import entropy, spectral_distance, spectral_metrics
+from weighbridge_kernels.variants import Variant
 
 SHAPES = ((1, 1), (7, 5), (64, 64), (257, 61), (61, 257), (300, 1), (1, 300))
 
@@ -76,6 +77,31 @@ def test_grams_of_strips_add(form: SimpleNamespace) -> None:
     x = np.random.default_rng(1).standard_normal((101, 13)).astype(np.float32)
     parts = sum(form.gram(x[i : i + 17]) for i in range(0, 101, 17))
     np.testing.assert_allclose(parts, x.astype(np.float64).T @ x.astype(np.float64), rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("shape", [(101, 13), (3, 101, 13)], ids=str)
+def test_the_variants_sum_over_strips(variant: Variant, shape: tuple[int, ...]) -> None:
+    """Strips of unequal length, of a matrix or a stack; the product with a block needs no Gram matrix."""
+    x = np.random.default_rng(4).standard_normal(shape).astype(np.float32)
+    cuts = [x[..., at : at + 17, :] for at in range(0, 101, 17)]
+    total = variant.gram(iter(cuts))
+    np.testing.assert_allclose(np.asarray(total), np.swapaxes(x.astype(np.float64), -1, -2) @ x, rtol=1e-6, atol=1e-5)
+    expected = np.linalg.svd(x.astype(np.float64), compute_uv=False)
+    np.testing.assert_allclose(variant.singular_values_of_gram(total), expected, rtol=1e-10)
+    np.testing.assert_allclose(variant.singular_values_direct(x), expected, rtol=1e-12)
+    if x.ndim == 2:
+        block = np.random.default_rng(5).standard_normal((13, 4))
+        wide = x.astype(np.float64)
+        np.testing.assert_allclose(variant.gram_product(iter(cuts), block), wide.T @ (wide @ block), rtol=1e-12)
+
+
+def test_a_matrix_that_is_not_finite_has_no_values(form: SimpleNamespace) -> None:
+    """And the others of its stack have theirs."""
+    stack = np.random.default_rng(6).standard_normal((3, 8, 5))
+    stack[1, 2, 2] = np.inf
+    for values in (form.singular_values_of_gram(form.gram(stack)), form.singular_values_direct(stack)):
+        assert np.isfinite(values).all(axis=1).tolist() == [True, False, True]
+        np.testing.assert_allclose(values[2], np.linalg.svd(stack[2], compute_uv=False), rtol=1e-10)
 
 
 def test_many_of_one_shape_at_once(form: SimpleNamespace) -> None:
@@ -195,3 +221,14 @@ def test_a_zero_matrix_has_no_bulk() -> None:
     found = marchenko_pastur(np.zeros(5), (5, 9))
     assert np.isnan(found.sigma)
     assert found.spikes == 0
+
+
+def test_the_distance_of_spectra() -> None:
+    rng = np.random.default_rng(8)
+    a = rng.uniform(1, 2, 400)
+    assert spectral_distance(a, a) == 0
+    assert spectral_distance(a, a / 3) == pytest.approx(1)
+    assert spectral_distance(7 * a, 35 * rng.uniform(1, 2, 400)) == pytest.approx(1)
+    assert 0 < spectral_distance(a, a + 0.2) < 1
+    assert np.isnan(spectral_distance(np.zeros(3), np.zeros(3)))
+    assert np.isnan(spectral_distance(a, a[:0]))

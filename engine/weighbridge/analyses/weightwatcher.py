@@ -6,11 +6,13 @@ this to; docs/weightwatcher.md says where those differ from what is written of t
 """
 
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from weighbridge.analyses.weightwatcher_bulk import bulk
 from weighbridge.checkpoints.protocol import Tensor
 from weighbridge.matrix import MatrixView
 from weighbridge_kernels.power_law import power_law
@@ -24,7 +26,15 @@ CONV_FACTOR = 0.5
 FloatArray = npt.NDArray[np.float64]
 
 
-def rows(tensor: Tensor, view: MatrixView, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+@dataclass(frozen=True)
+class Options:
+    """Whether to fit the bulk of the entries in random order as well, and what seeds that order."""
+
+    key: int
+    baseline: Literal["none", "permuted"]
+
+
+def rows(tensor: Tensor, view: MatrixView, options: Options) -> Iterator[dict[str, Any]]:
     """The row of a tensor: of a matrix, of a convolution's slices pooled, of a stack of matrices one each."""
     stack = slices(tensor, view)
     if not np.isfinite(stack).all():
@@ -32,9 +42,9 @@ def rows(tensor: Tensor, view: MatrixView, options: dict[str, Any]) -> Iterator[
         return
     if view.layout == "matrix" and len(stack) > 1:
         for i, matrix in enumerate(stack):
-            yield {"part": str(i), "status": "done"} | figures(matrix[None], 1.0)
+            yield {"part": str(i), "status": "done"} | figures(matrix[None], 1.0, options)
         return
-    yield {"status": "done"} | figures(stack, 1.0 if view.layout == "matrix" else CONV_FACTOR)
+    yield {"status": "done"} | figures(stack, 1.0 if view.layout == "matrix" else CONV_FACTOR, options)
 
 
 def slices(tensor: Tensor, view: MatrixView) -> FloatArray:
@@ -42,17 +52,14 @@ def slices(tensor: Tensor, view: MatrixView) -> FloatArray:
     x = tensor.entries(0, tensor.count).astype(np.float64)
     if view.layout == "matrix":
         return x.reshape(-1, *tensor.shape[-2:])
-    outputs, inputs, space = view.filters
-    places = int(np.prod(space))
-    if view.layout == "out_in_space":
-        return x.reshape(outputs, inputs, places).transpose(2, 0, 1)
-    return x.reshape(places, inputs, outputs)
+    places = view.places(x)
+    return places.reshape(-1, *places.shape[-2:])
 
 
-def figures(stack: FloatArray, factor: float) -> dict[str, Any]:
+def figures(stack: FloatArray, factor: float, options: Options) -> dict[str, Any]:
     """WeightWatcher's columns of a stack of matrices whose eigenvalues are pooled and multiplied by a factor."""
-    values = np.sort(singular_values_direct(stack).reshape(-1)) * np.sqrt(factor)
-    eigenvalues = np.square(values)
+    eigenvalues = _eigenvalues(stack, factor)
+    values = np.sqrt(eigenvalues)
     short, long = sorted(stack.shape[-2:])
     greatest, total = float(eigenvalues[-1]), float(eigenvalues.sum())
     rank = int((values > values[-1] * long * np.finfo(np.float64).eps).sum())
@@ -81,7 +88,19 @@ def figures(stack: FloatArray, factor: float) -> dict[str, Any]:
         "matrix_rank": rank,
         "rank_loss": eigenvalues.size - rank,
     }
+    fit = bulk(eigenvalues, (long, short))
+    found |= {"mp_softrank": fit.soft_rank, "num_spikes": fit.spikes, "sigma_mp": fit.sigma}
+    if options.baseline == "permuted":
+        rng = np.random.default_rng(options.key)
+        shuffled = rng.permuted(stack.reshape(len(stack), -1), axis=1).reshape(stack.shape)
+        found["rand_num_spikes"] = bulk(_eigenvalues(shuffled, factor), (long, short)).spikes
     return {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in found.items()}
+
+
+def _eigenvalues(stack: FloatArray, factor: float) -> FloatArray:
+    """Of all matrices of a stack together, least first."""
+    found: FloatArray = np.square(np.sort(singular_values_direct(stack).reshape(-1))) * factor
+    return found
 
 
 def _entropy(eigenvalues: FloatArray, rank: int) -> float:

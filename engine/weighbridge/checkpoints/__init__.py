@@ -51,10 +51,12 @@ def _open_path(path: Path) -> Checkpoint:
     if path.suffix == ".npz":
         return numpy_files.open_npz(path)
     if path.name.endswith(_INDEX):
-        return safetensors.open_index(LocalFolder(path.parent), path.name, _name(path.resolve().parent))
+        folder = LocalFolder(path.parent)
+        return _in(folder, safetensors.open_index(folder, path.name, _name(path.resolve().parent)))
     if path.suffix == ".safetensors":
         shard = safetensors.open_file(LocalFile(path, path.name))
-        return Checkpoint(_name(path, path.resolve().parent), [shard.file], shard.tensors)
+        checkpoint = Checkpoint(_name(path, path.resolve().parent), [shard.file], shard.tensors)
+        return _in(LocalFolder(path.parent), checkpoint)
     raise BadArgument(
         f"{path.name}: unknown format; expected .safetensors, .index.json, .npz, .npy or a folder of them"
     )
@@ -78,11 +80,17 @@ def _open_safetensors(folder: Folder, names: list[str], where: str, name: str) -
     if len(indices) > 1:
         raise BadArgument(f"{where}: holds {len(indices)} indices ({', '.join(indices)}); name the one to open")
     if indices:
-        return safetensors.open_index(folder, indices[0], name)
+        return _in(folder, safetensors.open_index(folder, indices[0], name))
     files = [name for name in names if name.endswith(".safetensors")]
     if not files:
         raise SourceNotFound(f"{where}: holds no .safetensors file")
-    return safetensors.open_folder(folder, files, name)
+    return _in(folder, safetensors.open_folder(folder, files, name))
+
+
+def _in(folder: Folder, checkpoint: Checkpoint) -> Checkpoint:
+    """A checkpoint that knows the folder it lies in."""
+    checkpoint.folder = folder
+    return checkpoint
 
 
 def _open_address(address: str) -> Checkpoint:
@@ -92,10 +100,12 @@ def _open_address(address: str) -> Checkpoint:
     filesystem, path = filesystem_of(address)
     above, _, last = path.rstrip("/").rpartition("/")
     if last.endswith(_INDEX):
-        checkpoint = safetensors.open_index(RemoteFolder(filesystem, above), last, _name(Path(above)))
+        folder = RemoteFolder(filesystem, above)
+        checkpoint = _in(folder, safetensors.open_index(folder, last, _name(Path(above))))
     elif last.endswith(".safetensors"):
         shard = safetensors.open_file(RemoteFile(filesystem, path, last))
         checkpoint = Checkpoint(_name(Path(last), Path(above)), [shard.file], shard.tensors)
+        checkpoint.folder = RemoteFolder(filesystem, above)
     else:
         folder = RemoteFolder(filesystem, path)
         checkpoint = _open_safetensors(folder, folder.names(), address, _name(Path(path)))

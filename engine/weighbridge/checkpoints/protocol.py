@@ -10,7 +10,7 @@ import numpy.typing as npt
 from blake3 import blake3
 
 from weighbridge.checkpoints.dtypes import DType
-from weighbridge.checkpoints.sources import Source
+from weighbridge.checkpoints.sources import Folder, Source
 from weighbridge.errors import TensorNotFound
 
 Slices = slice | int | tuple[slice | int, ...]
@@ -107,10 +107,11 @@ class Checkpoint(Mapping[str, Tensor]):
     """Named tensors in checkpoint order, the files they live in, and what of it is out of reach.
 
     `checkpoint[name]` is a `Tensor`; nothing but headers has been read. `readers` is how many reads at a time suit
-    where it lies.
+    where it lies; `folder` holds what is kept beside the weights, None in memory.
     """
 
     readers = 1
+    folder: Folder | None = None
 
     def __init__(
         self, name: str, files: Sequence[SourceFile], tensors: Sequence[Tensor], faults: Sequence[Fault] = ()

@@ -87,7 +87,13 @@ class Report:
     @cached_property
     def names(self) -> list[str]:
         """The tensors' names in checkpoint order."""
-        return list(self.table("scan")["name"])
+        return list(dict.fromkeys(self.table(self.main)["name"]))
+
+    @property
+    def main(self) -> str:
+        """The table that stands for the report: the scan, or without one that of the first analysis."""
+        held = self.manifest.analyses
+        return "scan" if "scan" in held or not held else next(iter(held))
 
     def rows(self, name: str = "scan", *, lists: bool = False) -> Iterator[dict[str, Any]]:
         """The table row by row in plain Python values, as JSON can hold them."""
@@ -98,7 +104,7 @@ class Report:
     def _table(self, name: str) -> Path:
         if name not in self.manifest.analyses:
             known = ", ".join(self.manifest.analyses) or "none"
-            raise ReportError(f"{self.folder}: no table {name!r}; this report has: {known}")
+            raise ReportError(f"{self.folder}: no table {name!r}; this report has: {known}; run the analysis into it")
         return self.folder / "tables" / name
 
     def __repr__(self) -> str:

@@ -5,9 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from weighbridge.report.schema import HEADLINES
 from weighbridge.report.summary import summarize
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from weighbridge.report import Entry, Report
 
 _ROWS = 20
@@ -36,7 +39,9 @@ _WIDTH, _HEIGHT, _BINS = 480, 120, 120
 
 
 def report_html(report: "Report") -> str:
-    """Summary and the largest tensors."""
+    """Summary and the largest tensors; of a report without a scan the headlines of its matrices."""
+    if report.main != "scan":
+        return _matrices_html(report)
     rows = report.table("scan")
     summary = summarize(rows)
     head = (
@@ -45,13 +50,26 @@ def report_html(report: "Report") -> str:
         + ("" if report.complete else " (incomplete)")
     )
     largest = rows.sort_values("nbytes", ascending=False, kind="stable").head(_ROWS)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{_cell(row[column])}</td>" for column in _COLUMNS) + "</tr>"
-        for row in largest.to_dict("records")
-    )
-    header = "".join(f"<th>{column}</th>" for column in _COLUMNS)
     rest = f"<p>{len(rows) - _ROWS:,} more tensors</p>" if len(rows) > _ROWS else ""
-    return f"<div><p>{head}</p><table><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>{rest}</div>"
+    return f"<div><p>{head}</p>{_table(largest, _COLUMNS)}{rest}</div>"
+
+
+def _matrices_html(report: "Report") -> str:
+    rows = report.table(report.main)
+    done = rows[rows["status"] == "done"]
+    head = f"<b>{escape(report.manifest.source)}</b>: {report.main}, {len(done):,} matrices"
+    rest = f"<p>{len(done) - _ROWS:,} more matrices</p>" if len(done) > _ROWS else ""
+    columns = ("name", "part", "role", "rows", "cols", *HEADLINES[report.main])
+    return f"<div><p>{head}</p>{_table(done.head(_ROWS), columns)}{rest}</div>"
+
+
+def _table(rows: "pd.DataFrame", columns: tuple[str, ...]) -> str:
+    header = "".join(f"<th>{column}</th>" for column in columns)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{_cell(row[column])}</td>" for column in columns) + "</tr>"
+        for row in rows.to_dict("records")
+    )
+    return f"<table><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def entry_html(entry: "Entry") -> str:

@@ -89,7 +89,7 @@ SCAN = (
 )
 _MATRIX = (
     Column("name", "string", "the tensor's name"),
-    Column("part", "string", "expert or other leading index; empty for the whole tensor"),
+    Column("part", "string", "expert, head or place in a kernel; empty for the whole tensor"),
     Column("step", "int64", "training step; null for a checkpoint"),
     Column("shape", "list<int64>", "sides of the tensor, outermost first"),
     Column("dtype", "string", "dtype as stored, in the names of safetensors"),
@@ -106,7 +106,11 @@ _STATE = (
 )
 SPECTRA = (
     *_MATRIX,
-    Column("route", "string", "gram: by the short side's Gram matrix; direct; leading: the greatest alone, by Lanczos"),
+    Column(
+        "route",
+        "string",
+        "gram: by the short side's Gram matrix; direct; leading: by Lanczos; fourier: of a convolution",
+    ),
     Column("accuracy", "float64", "singular values below this are noise of the route; of leading ones the worst bound"),
     Column("spectral_norm", "float64", "greatest singular value"),
     Column("frobenius_norm", "float64", "root of the sum of squares"),
@@ -129,9 +133,24 @@ SPECTRA = (
     Column("mp_edge", "float64", "upper edge of the noise, as an eigenvalue"),
     Column("mp_spikes", "int64", "eigenvalues beyond the noise"),
     Column("mp_soft_rank", "float64", "upper edge of the noise over the greatest eigenvalue"),
+    Column("random_spectral_norm", "float64", "greatest singular value of the same entries in random order"),
+    Column("random_spikes", "int64", "singular values beyond that"),
+    Column("random_distance", "float64", "Jensen-Shannon distance of the singular values from those, 0 to 1"),
     *_STATE,
     Column("singular_values", "list<float64>", "singular values, greatest first; all, or the leading ones"),
     Column("singular_value_bounds", "list<float64>", "within what a true one lies of each leading singular value"),
+    Column("density_at", "list<float64>", "singular values at which the density of all is estimated"),
+    Column("density", "list<float64>", "density of the singular values, smoothed by an eighth of their rms"),
+    Column("density_error", "list<float64>", "its standard error"),
+    *(
+        Column(f"{side}_{quantity}", kind, f"of the leading singular vectors over the {word}: {meaning}")
+        for side, word in (("row", "rows"), ("col", "columns"))
+        for quantity, kind, meaning in (
+            ("participation", "list<float64>", "how many entries carry each, sum(v²)² / sum(v⁴)"),
+            ("carriers", "list<int64>", "the entries of greatest magnitude, those of one vector after another's"),
+            ("loadings", "list<float64>", "their values"),
+        )
+    ),
 )
 WEIGHTWATCHER = (
     *_MATRIX,
@@ -157,12 +176,21 @@ WEIGHTWATCHER = (
             ("entropy", "float64"),
             ("matrix_rank", "int64"),
             ("rank_loss", "int64"),
+            ("mp_softrank", "float64"),
+            ("num_spikes", "int64"),
+            ("sigma_mp", "float64"),
+            ("rand_num_spikes", "int64"),
         )
     ),
     *_STATE,
 )
 TABLES: dict[str, tuple[Column, ...]] = {"scan": SCAN, "spectra": SPECTRA, "weightwatcher": WEIGHTWATCHER}
 """The columns of every table that a report may hold."""
+HEADLINES: dict[str, tuple[str, ...]] = {
+    "spectra": ("alpha", "alpha_tail", "stable_rank", "effective_rank", "rank", "mp_spikes", "spectral_norm", "route"),
+    "weightwatcher": ("alpha", "D", "num_pl_spikes", "stable_rank", "alpha_weighted", "log_norm", "spectral_norm"),
+}
+"""The columns of a table of matrices that a person is shown first."""
 
 
 def scalars(table: str) -> list[str]:
