@@ -19,17 +19,15 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Float, Float64
 
 
-def _product(a: Array, b: Array) -> Array:
-    product: Array = jnp.matmul(a, b, precision=lax.Precision.HIGHEST, preferred_element_type=jnp.float64)
-    return product
+def _product(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST, preferred_element_type=jnp.float64)
 
 
 @jax.jit
 def gram(strip: Float[Array, "*batch long short"]) -> Float64[Array, "*batch short short"]:
     """`x.T @ x` of a strip. Strips' Grams add, and rows of zeros add nothing."""
     x = strip.astype(jnp.float64)
-    squared: Array = _product(x.mT, x)
-    return squared
+    return _product(x.mT, x)
 
 
 @partial(jax.jit, donate_argnums=0)
@@ -37,7 +35,8 @@ def add_gram(
     total: Float64[Array, "*batch short short"], strip: Float[Array, "*batch long short"]
 ) -> Float64[Array, "*batch short short"]:
     """`total + gram(strip)`, in the memory of `total`."""
-    return total + gram(strip)
+    x = strip.astype(jnp.float64)
+    return total + _product(x.mT, x)
 
 
 @partial(jax.jit, donate_argnums=0)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from weighbridge_benchmarks import suite
+from weighbridge_benchmarks import spectra, suite
 from weighbridge_benchmarks.cases import CASES, Case, array_dtype
 from weighbridge_benchmarks.timing import measure
 from weighbridge_benchmarks.weights import SHAPES, pool, real_weights
@@ -53,7 +53,18 @@ def test_every_kernel_of_a_variant_has_a_case() -> None:
         "put",
         "spans",  # the others together
     }
-    assert kernels - {case.kernel for case in CASES} == {"float_tile"}  # code_tile stands for both
+    decompositions = {"gram", "gram_product", "singular_values_of_gram", "singular_values_direct"}  # spectra.py's
+    assert kernels - {case.kernel for case in CASES} - decompositions == {"float_tile"}  # code_tile stands for both
+
+
+def test_the_spectra_are_measured(tmp_path: Path) -> None:
+    """Every part of `weighbridge_benchmarks.spectra`, on small matrices, without WeightWatcher."""
+    found = spectra.vocabulary((300, 40), tmp_path, "cpu")
+    assert found["peak_bytes"] > 1 << 24
+    assert set(spectra.square(64, tmp_path, "cpu")["seconds"]) >= {"values", "spectra", "numpy"}
+    assert spectra.large((40, 90), "cpu")["seconds"]["values"] > 0
+    times = spectra.in_turns({"a": lambda: None, "b": lambda: None}, 2)
+    assert set(times) == {"a", "b"}
 
 
 def test_rows(result: suite.Result) -> None:

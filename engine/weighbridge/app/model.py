@@ -1,6 +1,7 @@
 """What all sessions of a page share: the report, the checkpoint where it can still be had, pyramids."""
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from weighbridge import checkpoints
 from weighbridge.analyses import scan as scanning
 from weighbridge.analyses.plan import Plan
 from weighbridge.checkpoints.protocol import Checkpoint, Tensor
+from weighbridge.checkpoints.tokens import tokens
 from weighbridge.errors import ReportError, WeighbridgeError
 from weighbridge.pyramid import PyramidCache
 from weighbridge.report import Report
@@ -32,6 +34,7 @@ class Model:
         self._lock = threading.Lock()
         self._stamp: tuple[Any, ...] = ()
         self._report: Report | None = None
+        self._tokens: dict[int, str] | None = None
 
     @classmethod
     def open(cls, source: Any, cache: PyramidCache) -> "Model":
@@ -92,6 +95,16 @@ class Model:
             return (self.folder / manifests.FILE).stat().st_mtime_ns
         except OSError:
             return 0
+
+    def channel_name(self, extent: int) -> Callable[[int], str]:
+        """What one of `extent` channels is called: a token where the vocabulary is about as long, else its index."""
+        with self._lock:
+            if self._tokens is None:
+                self._tokens = tokens(self.checkpoint) if self.checkpoint is not None else {}
+            known = self._tokens
+        if not known or not 0.9 * extent <= max(known) + 1 <= extent:
+            return str
+        return lambda index: f"{known.get(index, '')} · {index}" if index in known else str(index)
 
     def tensor(self, name: str) -> Tensor | None:
         """The tensor of that name in the checkpoint, if it can still be read; names are looked up and nothing else."""

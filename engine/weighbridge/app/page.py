@@ -16,7 +16,7 @@ from weighbridge.app.tensor_page import TensorPage, note
 from weighbridge.errors import WeighbridgeError
 from weighbridge.report.summary import summarize
 from weighbridge.terminal import size
-from weighbridge.views import model_map, ridge
+from weighbridge.views import depth, model_map, ridge
 
 MAP_COLUMNS = (
     "std",
@@ -32,6 +32,7 @@ MAP_COLUMNS = (
     "outlier_cols",
     "count",
 )
+DEPTH_COLUMNS = ("alpha", "stable_rank")
 _FOLLOW_MS = 2000
 
 
@@ -120,7 +121,16 @@ class Page:
             panel.pane.HoloViews(
                 ridge(report, theme=self._state.theme), sizing_mode="stretch_width", linked_axes=False
             ),
+            *self._depths(),
         ]
+
+    def _depths(self) -> list[Any]:
+        """Figures of the spectra by layer, where the report has them."""
+        report = self._model.report
+        if "spectra" not in report.manifest.analyses:
+            return []
+        plots = [depth(report, figure, theme=self._state.theme) for figure in DEPTH_COLUMNS]
+        return [panel.pane.HoloViews(plot, sizing_mode="stretch_width", linked_axes=False) for plot in plots]
 
     def _findings(self) -> None:
         found = findings(self._model.report)

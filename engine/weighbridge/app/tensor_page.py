@@ -16,7 +16,7 @@ from weighbridge.pyramid import Build, Matrix, WeightMatrix, matrix_of
 from weighbridge.pyramid.store import CorruptPyramid
 from weighbridge.report import Entry
 from weighbridge.report.schema import SCALARS, SCAN
-from weighbridge.views import channels, distribution, spectrum
+from weighbridge.views import channels, distribution, singular_vectors, spectrum
 from weighbridge.views.colours import Theme
 from weighbridge.views.heatmap import Heatmap
 from weighbridge.views.spectrum import KINDS, Kind
@@ -180,7 +180,13 @@ class TensorPage:
             panel.pane.HoloViews(panel.bind(draw, kind, part), sizing_mode="stretch_width", linked_axes=False)
             for kind in KINDS
         ]
+        vectors = panel.bind(lambda chosen: self._vectors(rows[chosen]), part)
+        plots.append(panel.pane.HoloViews(vectors, sizing_mode="stretch_width", linked_axes=False))
         return panel.Column(part, *plots, sizing_mode="stretch_both", scroll=True)
+
+    def _vectors(self, row: dict[str, Any]) -> Any:
+        rows, cols = (self._model.channel_name(row[side] or 0) for side in ("rows", "cols"))
+        return singular_vectors(row, rows=rows, cols=cols, theme=self._theme)
 
     def _figures(self) -> Any:
         rows = "".join(

@@ -1,11 +1,25 @@
 """Pictures of weights and of reports: HoloViews elements, for a notebook and for the page. One picture a file."""
 
 from weighbridge.views.channels import channels
+from weighbridge.views.depth import depth
 from weighbridge.views.distribution import distribution
 from weighbridge.views.findings import findings
 from weighbridge.views.heatmap import heatmap
 from weighbridge.views.overview import model_map, overview, ridge
+from weighbridge.views.singular_vectors import singular_vectors
 from weighbridge.views.snapshot import snapshot
 from weighbridge.views.spectrum import spectrum
 
-__all__ = ["channels", "distribution", "findings", "heatmap", "model_map", "overview", "ridge", "snapshot", "spectrum"]
+__all__ = [
+    "channels",
+    "depth",
+    "distribution",
+    "findings",
+    "heatmap",
+    "model_map",
+    "overview",
+    "ridge",
+    "singular_vectors",
+    "snapshot",
+    "spectrum",
+]

@@ -27,7 +27,8 @@ def spectrum(row: Mapping[str, Any], *, kind: Kind = "ranked", theme: Theme = "l
     `ranked`: singular values by rank, on a logarithmic scale, with the level below which they are noise of the route.
     `tail`: the density of the eigenvalues (squared singular values) in logarithmic bins, with the power law from xmin
     on. `bulk`: their density in linear bins up to a little beyond the bulk, with that of noise (Marchenko and Pastur)
-    and its edge; what lies beyond is counted in the title. A row without a spectrum, or without the fit asked for,
+    and its edge; what lies beyond is counted in the title. Where only leading values are known it is the estimated
+    density of all singular values, with two standard errors. A row without a spectrum, or without the fit asked for,
     gives a text. Raises `BadArgument` for another kind.
     """
     if kind not in KINDS:
@@ -35,8 +36,10 @@ def spectrum(row: Mapping[str, Any], *, kind: Kind = "ranked", theme: Theme = "l
     if row["status"] != "done":
         return placeholder(f"{row['name']}: {row['reason']}", theme=theme)
     values = np.asarray(row["singular_values"], np.float64)
-    if row["route"] == "leading" and kind != "ranked":
-        return placeholder(f"{row['name']}: its leading singular values alone are known", theme=theme)
+    if row["route"] == "leading" and kind == "bulk" and row["density"] is not None:
+        return _estimated(row, theme)
+    if row["route"] in ("leading", "fourier") and kind != "ranked":
+        return placeholder(f"{row['name']}: {row['reason']}", theme=theme)
     if not values.any():
         return placeholder(f"{row['name']}: all singular values are 0", theme=theme)
     return {"ranked": _ranked, "tail": _tail, "bulk": _bulk}[kind](row, values, theme)
@@ -96,6 +99,31 @@ def _tail(row: Mapping[str, Any], values: FloatArray, theme: Theme) -> Any:
         xlabel="eigenvalue (squared singular value)",
         ylabel="density",
         ylim=(heights[heights > 0].min() / 2, heights.max() * 2),
+    )
+
+
+def _estimated(row: Mapping[str, Any], theme: Theme) -> Any:
+    """The density of all singular values where only the leading ones are known, with two standard errors."""
+    hv, paint = load(), colours(theme)
+    at, density, error = (np.asarray(row[key], np.float64) for key in ("density_at", "density", "density_error"))
+    band = hv.Area((at, np.maximum(density - 2 * error, 0), density + 2 * error), "singular value", ["low", "high"])
+    line = hv.Curve((at, density), "singular value", "density")
+    beyond = int((np.asarray(row["singular_values"]) > at[-1]).sum())
+    return framed(
+        hv.Overlay(
+            [
+                band.opts(color=paint.accent, fill_alpha=0.3, line_color=None, backend="bokeh"),
+                line.opts(color=paint.accent, tools=["hover"], backend="bokeh"),
+            ]
+        ),
+        _title(row, f"estimated density ± 2 standard errors, {beyond:,} values beyond this picture"),
+        theme=theme,
+        height=_HEIGHT,
+        xlabel="singular value",
+        ylabel="density",
+        xlim=(0, at[-1]),
+        ylim=(0, 1.1 * float((density + 2 * error).max())),
+        show_legend=False,
     )
 
 

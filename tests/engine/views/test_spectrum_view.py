@@ -6,7 +6,7 @@ import pytest
 
 import weighbridge
 from weighbridge.errors import BadArgument
-from weighbridge.views import spectrum
+from weighbridge.views import depth, singular_vectors, spectrum
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +74,49 @@ def test_the_bulk_is_the_histogram_and_noise_has_area_one(report):
 def test_another_kind_is_refused(report):
     with pytest.raises(BadArgument, match="expected one of ranked, tail, bulk"):
         spectrum(row_of(report, "planted"), kind="heap")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["planted", "zero", "one", "bias", "nan"])
+def test_the_leading_vectors_are_drawn_or_say_why(report, name, theme):
+    row = row_of(report, name)
+    picture = singular_vectors(row, rows=lambda i: f"<b>token {i}</b>", theme=theme)
+    hv.renderer("bokeh").get_plot(picture)
+    if name != "planted":
+        assert picture.traverse(lambda x: x, [hv.Text])
+        return
+    bars = picture.traverse(lambda x: x, [hv.Rectangles])
+    assert len(bars) == 2 * len(row["row_participation"])
+    np.testing.assert_array_equal(bars[0].dimension_values("loading"), row["row_loadings"][:8])
+    assert bars[0].dimension_values("channel")[0] == f"<b>token {row['row_carriers'][0]}</b>"
+    assert bars[1].dimension_values("channel")[0] == str(row["col_carriers"][0])
+
+
+def test_the_density_of_what_is_not_decomposed(tmp_path):
+    x = np.random.default_rng(3).standard_normal((60, 50))
+    row = row_of(weighbridge.spectra({"x": x}, report=tmp_path / "r", exact_up_to=20), "x")
+    picture = spectrum(row, kind="bulk")
+    hv.renderer("bokeh").get_plot(picture)
+    band, line = (next(x for x in picture if type(x) is kind) for kind in (hv.Area, hv.Curve))
+    np.testing.assert_array_equal(line.dimension_values("density"), row["density"])
+    np.testing.assert_allclose(band.dimension_values("high"), row["density"] + 2 * row["density_error"])
+
+
+def test_alpha_by_layer_and_role(tmp_path):
+    rng = np.random.default_rng(4)
+    tree = {f"h.{i}.mlp.{name}.weight": rng.standard_normal((40, 30)) for i in range(3) for name in ("c_fc", "c_proj")}
+    report = weighbridge.spectra(tree | {"head": np.eye(4)}, report=tmp_path / "r")
+    for column in ("alpha", "stable_rank"):
+        picture = depth(report, column)
+        hv.renderer("bokeh").get_plot(picture)
+        points = picture.traverse(lambda x: x, [hv.Scatter])
+        assert {p.label for p in points} == {"mlp_up", "mlp_down"}
+        found = {
+            n: v for p in points for n, v in zip(p.dimension_values("name"), p.dimension_values(column), strict=True)
+        }
+        rows = report.table("spectra").set_index("name")[column]
+        assert found == {name: rows[name] for name in tree}
+        assert len(picture.traverse(lambda x: x, [hv.HSpan])) == (column == "alpha")
+    with pytest.raises(BadArgument, match="expected one of"):
+        depth(report, "name")
+    assert depth(weighbridge.spectra({"x": np.eye(9)}, report=tmp_path / "s")).traverse(lambda x: x, [hv.Text])
