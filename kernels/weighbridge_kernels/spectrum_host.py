@@ -10,7 +10,7 @@ FloatArray = npt.NDArray[np.float64]
 
 def gram(strip: npt.NDArray[Any]) -> FloatArray:
     """See `weighbridge_kernels.spectrum.gram`."""
-    x = strip.astype(np.float64)
+    x = strip.astype(np.float64, copy=False)
     product: FloatArray = x.T @ x
     return product
 

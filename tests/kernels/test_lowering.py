@@ -14,6 +14,7 @@ from weighbridge_kernels import (
     central_moments,
     channel_norms,
     finite_tile,
+    pca,
     pyramid,
     semi_structured_sparsity,
     span_pass,
@@ -26,6 +27,7 @@ MODULES = (
     central_moments,
     channel_norms,
     finite_tile,
+    pca,
     pyramid,
     semi_structured_sparsity,
     span_pass,
@@ -119,11 +121,26 @@ def spans() -> dict[str, tuple[Callable, tuple[object, ...]]]:
         ("singular_values_direct", "f4"),
     ):
         calls[name] = getattr(spectrum, name), (jax.ShapeDtypeStruct((19, 19), dtype),)
+    calls |= principal_components()
     weigh, arguments = calls["float32 by sort"]
     _, span = jax.eval_shape(weigh, *arguments)
     calls["widened"] = span_pass.widened, (span,)
     calls["accumulate"] = span_pass.accumulate, (jax.eval_shape(span_pass.widened, span), span)
     return calls
+
+
+def principal_components() -> dict[str, tuple[Callable, tuple[object, ...]]]:
+    """The calls of `pca`, all in float64."""
+    x, mean = jax.ShapeDtypeStruct((19, 7), jnp.bfloat16), jax.ShapeDtypeStruct((7,), jnp.float64)
+    right, left = (jax.ShapeDtypeStruct((side, 3), jnp.float64) for side in (7, 19))
+    return {
+        "mean_and_scatter": (pca.mean_and_scatter, (x,)),
+        "mean_and_squares": (pca.mean_and_squares, (x,)),
+        "gram_of_centred_rows": (pca.gram_of_centred_rows, (x, mean)),
+        "centred_times": (pca.centred_times, (x, mean, right)),
+        "transposed_centred_times": (pca.transposed_centred_times, (x, mean, left)),
+        "eigh": (pca.eigh, (jax.ShapeDtypeStruct((19, 19), jnp.float64),)),
+    }
 
 
 with jax.enable_x64(True):
