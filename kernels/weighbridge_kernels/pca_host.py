@@ -1,6 +1,7 @@
 """Host form of `pca`: NumPy's BLAS and LAPACK, in blocks of rows that Numba centres."""
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -51,23 +52,23 @@ def spread(chunk: npt.NDArray[Any]) -> Spread:
 
 def add_row_gram(total: FloatArray, strip: npt.NDArray[Any], mean: FloatArray) -> FloatArray:
     """See `weighbridge_kernels.pca.add_row_gram`."""
-    return total + gram((strip.astype(np.float64) - mean).T)
+    return total + gram(_less(strip, mean).T)
 
 
 def project(x: npt.NDArray[Any], mean: FloatArray, vectors: FloatArray) -> FloatArray:
     """See `weighbridge_kernels.pca.project`; few rows at a time, for the cache."""
-    out, step = np.empty((len(x), vectors.shape[1])), max(_FEW_ENTRIES // max(len(mean), 1), 1)
-    for start in range(0, len(x), step):
-        centred = x[start : start + step].astype(np.float64)
-        centred -= mean
-        np.matmul(centred, vectors, out=out[start : start + step])
+    out = np.empty((len(x), vectors.shape[1]))
+    for at in _few_rows(x):
+        np.matmul(_less(x[at], mean), vectors, out=out[at])
     return out
 
 
 def back_project(x: npt.NDArray[Any], mean: FloatArray, vectors: FloatArray) -> FloatArray:
-    """See `weighbridge_kernels.pca.back_project`."""
-    product: FloatArray = (x.astype(np.float64) - mean).T @ vectors
-    return product
+    """See `weighbridge_kernels.pca.back_project`; few rows at a time, for the cache."""
+    out = np.zeros((x.shape[1], vectors.shape[1]))
+    for at in _few_rows(x):
+        out += _less(x[at], mean).T @ vectors[at]
+    return out
 
 
 def eigenpairs(matrix: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -89,6 +90,17 @@ def scores(chunk: npt.NDArray[Any], found: PCA) -> FloatArray:
 def pca(strips: Strips, shape: tuple[int, int], *, count: int, key: int = 0) -> PCA:
     """See `weighbridge_kernels.pca.pca`."""
     return principal_components.pca(sys.modules[__name__], strips, shape, count=count, key=key)
+
+
+def _few_rows(x: npt.NDArray[Any]) -> Iterator[slice]:
+    step = max(_FEW_ENTRIES // max(x.shape[1], 1), 1)
+    return (slice(start, start + step) for start in range(0, len(x), step))
+
+
+def _less(x: npt.NDArray[Any], mean: FloatArray) -> FloatArray:
+    centred = x.astype(np.float64)
+    centred -= mean
+    return centred
 
 
 def _centred(block: npt.NDArray[Any], room: FloatArray) -> tuple[FloatArray, FloatArray]:

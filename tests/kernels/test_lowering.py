@@ -14,6 +14,7 @@ from weighbridge_kernels import (
     central_moments,
     channel_norms,
     finite_tile,
+    nmf,
     pca,
     pyramid,
     semi_structured_sparsity,
@@ -27,6 +28,7 @@ MODULES = (
     central_moments,
     channel_norms,
     finite_tile,
+    nmf,
     pca,
     pyramid,
     semi_structured_sparsity,
@@ -121,7 +123,7 @@ def spans() -> dict[str, tuple[Callable, tuple[object, ...]]]:
         ("singular_values_direct", "f4"),
     ):
         calls[name] = getattr(spectrum, name), (jax.ShapeDtypeStruct((19, 19), dtype),)
-    calls |= principal_components()
+    calls |= principal_components() | nonnegative_factors()
     weigh, arguments = calls["float32 by sort"]
     _, span = jax.eval_shape(weigh, *arguments)
     calls["widened"] = span_pass.widened, (span,)
@@ -141,6 +143,17 @@ def principal_components() -> dict[str, tuple[Callable, tuple[object, ...]]]:
         "transposed_centred_times": (pca.transposed_centred_times, (x, mean, left)),
         "eigh": (pca.eigh, (jax.ShapeDtypeStruct((19, 19), jnp.float64),)),
     }
+
+
+def nonnegative_factors() -> dict[str, tuple[Callable, tuple[object, ...]]]:
+    """The calls of `nmf`, in the dtypes that it works in."""
+    calls: dict[str, tuple[Callable, tuple[object, ...]]] = {}
+    limits = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.float64)
+    for dtype in (jnp.float32, jnp.float64):
+        x, w, a, b = (jax.ShapeDtypeStruct(shape, dtype) for shape in ((19, 7), (19, 3), (3, 19), (3, 7)))
+        calls[f"swept_from of {dtype.__name__}"] = nmf.swept_from, (x, a, b, *limits)
+        calls[f"squares_left of {dtype.__name__}"] = nmf.squares_left, (x, w, b)
+    return calls
 
 
 with jax.enable_x64(True):
