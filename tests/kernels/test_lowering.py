@@ -17,6 +17,7 @@ from weighbridge_kernels import (
     nmf,
     pca,
     pyramid,
+    random_projection,
     semi_structured_sparsity,
     span_pass,
     spectrum,
@@ -31,6 +32,7 @@ MODULES = (
     nmf,
     pca,
     pyramid,
+    random_projection,
     semi_structured_sparsity,
     span_pass,
     spectrum,
@@ -123,7 +125,7 @@ def spans() -> dict[str, tuple[Callable, tuple[object, ...]]]:
         ("singular_values_direct", "f4"),
     ):
         calls[name] = getattr(spectrum, name), (jax.ShapeDtypeStruct((19, 19), dtype),)
-    calls |= principal_components() | nonnegative_factors()
+    calls |= principal_components() | nonnegative_factors() | random_projections()
     weigh, arguments = calls["float32 by sort"]
     _, span = jax.eval_shape(weigh, *arguments)
     calls["widened"] = span_pass.widened, (span,)
@@ -154,6 +156,14 @@ def nonnegative_factors() -> dict[str, tuple[Callable, tuple[object, ...]]]:
         calls[f"swept_from of {dtype.__name__}"] = nmf.swept_from, (x, a, b, *limits)
         calls[f"squares_left of {dtype.__name__}"] = nmf.squares_left, (x, w, b)
     return calls
+
+
+def random_projections() -> dict[str, tuple[Callable, tuple[object, ...]]]:
+    """The call of `random_projection` by either law."""
+    total, x = jax.ShapeDtypeStruct((19, 3), jnp.float32), jax.ShapeDtypeStruct((19, 7), jnp.bfloat16)
+    draw = jax.eval_shape(lambda: jax.random.key(0)), jax.ShapeDtypeStruct((), jnp.int32)
+    plus = random_projection.plus_block
+    return {f"plus_block of {law} lines": (partial(plus, law=law), (total, x, *draw)) for law in ("gaussian", "sparse")}
 
 
 with jax.enable_x64(True):
