@@ -23,6 +23,7 @@ LIGHT = (
     "padding",
     "power_law",
     "principal_components",
+    "projection_quality",
     "quantizers",
     "spectral_metrics",
     "states",
