@@ -10,14 +10,14 @@ FloatArray = npt.NDArray[np.float64]
 
 def gram(strip: npt.NDArray[Any]) -> FloatArray:
     """See `weighbridge_kernels.spectrum.gram`."""
-    x = strip.astype(np.float64)
+    x = strip.astype(np.float64, copy=False)
     product: FloatArray = x.swapaxes(-1, -2) @ x
     return product
 
 
 def gram_product(strip: npt.NDArray[Any], block: FloatArray) -> FloatArray:
     """`x.T @ (x @ block)`; see `weighbridge_kernels.spectrum.add_gram_product`."""
-    x = strip.astype(np.float64)
+    x = strip.astype(np.float64, copy=False)
     product: FloatArray = x.T @ (x @ block)
     return product
 

@@ -14,7 +14,10 @@ from weighbridge_kernels import (
     central_moments,
     channel_norms,
     finite_tile,
+    nmf,
+    pca,
     pyramid,
+    random_projection,
     semi_structured_sparsity,
     span_pass,
     spectrum,
@@ -26,7 +29,10 @@ MODULES = (
     central_moments,
     channel_norms,
     finite_tile,
+    nmf,
+    pca,
     pyramid,
+    random_projection,
     semi_structured_sparsity,
     span_pass,
     spectrum,
@@ -119,11 +125,45 @@ def spans() -> dict[str, tuple[Callable, tuple[object, ...]]]:
         ("singular_values_direct", "f4"),
     ):
         calls[name] = getattr(spectrum, name), (jax.ShapeDtypeStruct((19, 19), dtype),)
+    calls |= principal_components() | nonnegative_factors() | random_projections()
     weigh, arguments = calls["float32 by sort"]
     _, span = jax.eval_shape(weigh, *arguments)
     calls["widened"] = span_pass.widened, (span,)
     calls["accumulate"] = span_pass.accumulate, (jax.eval_shape(span_pass.widened, span), span)
     return calls
+
+
+def principal_components() -> dict[str, tuple[Callable, tuple[object, ...]]]:
+    """The calls of `pca`, all in float64."""
+    x, mean = jax.ShapeDtypeStruct((19, 7), jnp.bfloat16), jax.ShapeDtypeStruct((7,), jnp.float64)
+    right, left = (jax.ShapeDtypeStruct((side, 3), jnp.float64) for side in (7, 19))
+    return {
+        "mean_and_scatter": (pca.mean_and_scatter, (x,)),
+        "mean_and_squares": (pca.mean_and_squares, (x,)),
+        "gram_of_centred_rows": (pca.gram_of_centred_rows, (x, mean)),
+        "centred_times": (pca.centred_times, (x, mean, right)),
+        "transposed_centred_times": (pca.transposed_centred_times, (x, mean, left)),
+        "eigh": (pca.eigh, (jax.ShapeDtypeStruct((19, 19), jnp.float64),)),
+    }
+
+
+def nonnegative_factors() -> dict[str, tuple[Callable, tuple[object, ...]]]:
+    """The calls of `nmf`, in the dtypes that it works in."""
+    calls: dict[str, tuple[Callable, tuple[object, ...]]] = {}
+    limits = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.float64)
+    for dtype in (jnp.float32, jnp.float64):
+        x, w, a, b = (jax.ShapeDtypeStruct(shape, dtype) for shape in ((19, 7), (19, 3), (3, 19), (3, 7)))
+        calls[f"swept_from of {dtype.__name__}"] = nmf.swept_from, (x, a, b, *limits)
+        calls[f"squares_left of {dtype.__name__}"] = nmf.squares_left, (x, w, b)
+    return calls
+
+
+def random_projections() -> dict[str, tuple[Callable, tuple[object, ...]]]:
+    """The call of `random_projection` by either law."""
+    total, x = jax.ShapeDtypeStruct((19, 3), jnp.float32), jax.ShapeDtypeStruct((19, 7), jnp.bfloat16)
+    draw = jax.eval_shape(lambda: jax.random.key(0)), jax.ShapeDtypeStruct((), jnp.int32)
+    plus = random_projection.plus_block
+    return {f"plus_block of {law} lines": (partial(plus, law=law), (total, x, *draw)) for law in ("gaussian", "sparse")}
 
 
 with jax.enable_x64(True):
