@@ -55,8 +55,8 @@ def affinities(
 
     C[i, j] = exp(-b_i d_ij^2) / sum_j exp(-b_i d_ij^2), with b_i such that the row's entropy is log(perplexity), within
     1e-8. `distances` and `indices` are [n, k], nearest first, the point itself left out; the first ceil(3 * perplexity)
-    columns are used. With fewer, which n - 1 < 3 * perplexity forces, the perplexity is lowered to k / 3, so to (n - 1) /
-    3. (openTSNE 1.0.4 lowers it to the same, but only from k < perplexity on.)
+    columns are used. With fewer, which n - 1 < 3 * perplexity forces, the perplexity is lowered to k / 3, that is (n -
+    1) / 3 where all others are given. (openTSNE 1.0.4 lowers it to the same, but only where k < perplexity.)
 
     `kind` says whether d or d^2 is given. Euclidean d is |x - y|; cosine d is 1 - cos(x, y), and its square stands in
     the Gaussian: what openTSNE does for `metric="cosine"` where it searches exactly or by NN-descent (its Annoy index

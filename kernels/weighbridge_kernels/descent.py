@@ -1,9 +1,12 @@
 """Gradient descent as t-SNE runs it: the start, the stages, the answer. What every form of `tsne` shares.
 
-The gradient, without the factor 4 that the learning rate absorbs, is F_i = exaggeration * sum_j p_ij q_ij (y_i - y_j)
-- sum_j q_ij^2 (y_i - y_j) / Z with q_ij = 1 / (1 + |y_i - y_j|^2) and Z the sum of q over all pairs. A coordinate's gain
-grows by 0.2 where its last move and its gradient differ in sign, else becomes 0.8 of itself and 0.01; the move is
-momentum * move - learning_rate * gain * F, at most 5 long, and the mean is moved back to 0.
+The gradient, without the factor 4 that the learning rate absorbs, is
+
+    F_i = exaggeration * sum_j p_ij q_ij (y_i - y_j) - sum_j q_ij^2 (y_i - y_j) / Z
+
+with q_ij = 1 / (1 + |y_i - y_j|^2) and Z the sum of q over all pairs. A coordinate's gain grows by 0.2 where its last
+move and its gradient differ in sign, else it becomes 0.8 of itself and 0.01; the move is momentum * move -
+learning_rate * gain * F, at most 5 long, and the mean is moved back to 0.
 
 Source: van der Maaten and Hinton 2008, JMLR 9, 2579-2605; the learning rate n / exaggeration: Belkina et al. 2019,
 doi:10.1038/s41467-019-13055-y; the bounds on gains and moves as in openTSNE 1.0.4. NumPy alone.
@@ -27,11 +30,13 @@ State = TypeVar("State")
 GAIN_STEP, GAIN_DECAY, LEAST_GAIN, LONGEST_MOVE = 0.2, 0.8, 0.01, 5.0
 LEAST_NORMALISER = 1e-30
 """Z where all points are alone, so that nothing is divided by 0."""
-EXACT_UP_TO = 2000
+EXACT_UP_TO = 4000
 """Points up to which all pairs are looked at."""
 _CHUNK = 50
 """Iterations between two calls of `progress`."""
 _START_STD, _JITTER_STD = 1e-4, 1e-6
+_FARTHEST = 1e5
+"""Of a start from its mean, so that no square or sum leaves float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +70,21 @@ class Stage:
 class Schedule:
     """Two phases: so many iterations each, P exaggerated in the first, a momentum for each.
 
-    The learning rate is n / exaggeration in the first and n in the second.
+    The learning rate is n / exaggeration in the first and n in the second. Raises `ValueError` for negative iterations,
+    an exaggeration below 1 or a momentum outside [0, 1).
     """
 
     iterations: tuple[int, int] = (250, 500)
     exaggeration: float = 12.0
     momentum: tuple[float, float] = (0.5, 0.8)
+
+    def __post_init__(self) -> None:
+        rates_hold = 1 <= self.exaggeration < np.inf and all(0 <= each < 1 for each in self.momentum)
+        if not (rates_hold and min(self.iterations) >= 0):
+            raise ValueError(
+                f"tsne: {self}; expected iterations >= 0, exaggeration >= 1 and 0 <= momentum < 1; the defaults suit "
+                "most data"
+            )
 
     @property
     def total(self) -> int:
@@ -101,22 +115,31 @@ def scaled_start(scores: npt.NDArray[np.floating[Any]], key: int) -> Float32Arra
 
 
 def coordinates(graph: Graph, start: npt.NDArray[np.floating[Any]]) -> Float32Array:
-    """The start as float32 [2, n]. Raises `ValueError` where it is not [n, 2] or not finite."""
+    """The start about its mean, as float32 [2, n].
+
+    Raises `ValueError` where it is not [n, 2], not finite or not small, or where an affinity is not finite.
+    """
     if start.shape != (graph.n, 2):
         raise ValueError(
             f"tsne: start {start.shape} for a graph of {graph.n} points; expected {(graph.n, 2)}: embeddings have two "
             "dimensions; take scaled_start of the principal scores"
         )
     _check_finite("start", start)
-    return np.ascontiguousarray(start.T, dtype=np.float32)
+    _check_finite("affinities", graph.weights[:, None])
+    centred = start.T - start.mean(axis=0, dtype=np.float64, keepdims=True).T if graph.n else start.T
+    if np.abs(centred).max(initial=0) > _FARTHEST:
+        raise ValueError(
+            f"tsne: start reaches {np.abs(centred).max():g} from its mean; expected {_FARTHEST:g} at most; take "
+            "scaled_start of it"
+        )
+    return np.ascontiguousarray(centred, dtype=np.float32)
 
 
 def _check_finite(name: str, array: npt.NDArray[Any]) -> None:
     if not np.isfinite(array).all():
         row = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
         raise ValueError(
-            f"tsne: {name} of point {row}: {array[row].tolist()}; expected finite numbers; leave out rows that are not "
-            "finite"
+            f"tsne: {name}[{row}] is {array[row].tolist()}; expected finite numbers; leave out rows that are not finite"
         )
 
 
@@ -142,7 +165,8 @@ def answer(
 ) -> Embedding:
     """What is returned for coordinates [2, n] and the normaliser there."""
     points = np.ascontiguousarray(y.T)
-    return Embedding(points, kl_with_normaliser(graph, points, z), graph.perplexity, repulsion, schedule.total)
+    kl = kl_with_normaliser(graph, points, max(z, LEAST_NORMALISER))
+    return Embedding(points, kl, graph.perplexity, repulsion, schedule.total)
 
 
 def unmoved(graph: Graph, repulsion: Literal["exact", "grid"], schedule: Schedule) -> Embedding:

@@ -17,11 +17,11 @@ import numpy as np
 
 STENCIL = 4
 """Nodes around a point on each axis: two below, two above."""
-SPACING = 0.4
-"""Between nodes, at most, while the grid can hold the embedding so: two and a half to the kernel's unit."""
+SPACING = 1 / 3
+"""Between nodes, while the grid can hold the embedding so: three to a box of width 1, as in the paper."""
 SIDES = (
     *(64, 72, 80, 90, 100, 108, 120, 135, 144, 160, 180, 192, 216, 240, 256, 288, 320, 360, 384, 432, 480, 512),
-    *(576, 640, 720, 768, 864, 960, 1024),
+    *(576, 640, 720, 768, 864, 960, 1024, 1152, 1280, 1440, 1536, 1728, 1920, 2048),
 )
 """Nodes on a side: products of 2, 3 and 5, for whose doubles an FFT is fast. Beyond the last the nodes draw apart."""
 _MARGIN = STENCIL + 1
@@ -37,10 +37,15 @@ class Grid:
 def fitted(span: float, sides: tuple[int, ...] = SIDES) -> Grid:
     """The grid for an embedding whose longer side is `span`.
 
-    Spacing is SPACING where some side can hold the span so. A short span has the least side, and a long one the
-    greatest (memory is bounded: 1,024 nodes are transforms of 2,048 x 2,048), the spacing then taking quarter octaves,
-    so that the kernels change seldom.
+    Spacing is SPACING where some side can hold the span so, which is up to 680. Beyond, the greatest side holds it and
+    the boxes widen: memory is bounded, at transforms of 4,096 x 4,096, half a GB in all. Below 20 the least side is
+    finer than it need be. Other spacings are quarter octaves, so that the kernels change seldom. Raises `ValueError` for a span that is not finite: no point
+    may fall outside the grid.
     """
+    if not np.isfinite(span):
+        raise ValueError(
+            f"interpolation grid: span {span}; expected a finite one; start the embedding from small numbers"
+        )
     if span > SPACING * (sides[-1] - _MARGIN):
         return Grid(sides[-1], _quarter_octave(span / (sides[-1] - _MARGIN)))
     nodes = next(side for side in sides if span <= SPACING * (side - _MARGIN))

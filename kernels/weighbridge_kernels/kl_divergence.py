@@ -44,8 +44,10 @@ def normaliser(points: Points) -> float:
     y, total = np.asarray(points, np.float64), 0.0
     step = max(_CELLS // max(len(y), 1), 1)
     for start in range(0, len(y), step):
-        squares = sum((y[start : start + step, None, a] - y[None, :, a]) ** 2 for a in range(y.shape[1]))
-        total += float((1 / (1 + squares)).sum())
+        inverse_q = np.ones((min(step, len(y) - start), len(y)))
+        for a in range(y.shape[1]):
+            inverse_q += (y[start : start + step, None, a] - y[None, :, a]) ** 2
+        total += float((1 / inverse_q).sum())
     return total - len(y)
 
 

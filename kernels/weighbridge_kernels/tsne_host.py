@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -27,13 +28,11 @@ _PARTS = 4
 """Slices of the points, with about as many edges in each."""
 _ONE = np.float32(1)
 _GAIN_STEP, _GAIN_DECAY, _LEAST_GAIN, _LONGEST_MOVE = (
-    np.float32(rate)
-    for rate in (descent.GAIN_STEP, descent.GAIN_DECAY, descent.LEAST_GAIN, descent.LONGEST_MOVE)
+    np.float32(rate) for rate in (descent.GAIN_STEP, descent.GAIN_DECAY, descent.LEAST_GAIN, descent.LONGEST_MOVE)
 )
-_compiled = partial(njit, nogil=True, cache=True, error_model="numpy")
-_reassociated = partial(_compiled, fastmath={"reassoc", "contract", "nsz"})
+_REASSOCIATED = {"reassoc", "contract", "nsz"}
 """For sums over many terms, whose order the compiler may choose, once and for all."""
-_weights = _compiled(interpolation_grid.weights)
+_weights: Any = njit(nogil=True, cache=True, error_model="numpy")(interpolation_grid.weights)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,7 @@ def tsne(
 def _edges(graph: Graph) -> _Edges:
     shares = np.linspace(0, graph.indptr[-1] + graph.n, _PARTS + 1)
     cuts = np.searchsorted(graph.indptr + np.arange(graph.n + 1), shares)
-    parts = tuple((int(a), int(b)) for a, b in zip(cuts[:-1], cuts[1:], strict=True))
+    parts = tuple((int(a), int(b)) for a, b in pairwise(cuts))
     return _Edges(graph.indptr, graph.indices.astype(np.uint32), graph.weights.astype(np.float32), parts)
 
 
@@ -98,7 +97,9 @@ def _in_parts(n: int) -> Iterator[tuple[int, int]]:
 def _advance(state: _State, stage: Stage, *, edges: _Edges, repel: Repel, pool: Executor) -> _State:
     for _ in range(stage.steps):
         pull = np.empty_like(state.y)
-        pulls = [pool.submit(_attract, state.y, edges.indptr, edges.others, edges.p, *part, pull) for part in edges.parts]
+        pulls = [
+            pool.submit(_attract, state.y, edges.indptr, edges.others, edges.p, *part, pull) for part in edges.parts
+        ]
         push, z = repel(state.y)
         for each in pulls:
             each.result()
@@ -108,7 +109,7 @@ def _advance(state: _State, stage: Stage, *, edges: _Edges, repel: Repel, pool: 
     return state
 
 
-@_reassociated
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=_REASSOCIATED)
 def _attract(y, indptr, others, p, start, stop, pull):  # type: ignore[no-untyped-def]
     """The sums over the neighbours j of p q (y_i - y_j)."""
     for i in range(start, stop):
@@ -122,7 +123,7 @@ def _attract(y, indptr, others, p, start, stop, pull):  # type: ignore[no-untype
         pull[0, i], pull[1, i] = fx, fy
 
 
-@_compiled
+@njit(nogil=True, cache=True, error_model="numpy")
 def _move(y, moves, gains, pull, push, rates):  # type: ignore[no-untyped-def]
     exaggeration, share, learning_rate, momentum = rates
     for i in range(y.shape[1]):
@@ -154,7 +155,7 @@ def _exactly(pool: Executor) -> Repel:
     return repel
 
 
-@_reassociated
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=_REASSOCIATED)
 def _repel_all(x, y, start, stop, push, z):  # type: ignore[no-untyped-def]
     for i in range(start, stop):
         x0, y0 = x[i], y[i]
@@ -184,7 +185,8 @@ def _on_grids(pool: Executor) -> Repel:
         low = y.min(axis=1)
         grid = fitted(float((y.max(axis=1) - low).max()))
         spectra = spectra_of(grid)
-        at = (*(np.float32(edge - 1.25 * grid.spacing) for edge in low), np.float32(1 / grid.spacing))
+        x_low, y_low = (low - 1.25 * grid.spacing).astype(np.float32)
+        at = x_low, y_low, np.float32(1 / grid.spacing)
         charges = np.zeros((grid.nodes, grid.nodes), np.float32)
         own = _spread(y, *at, _own_kernel(grid), charges)
         transformed = _transform(charges)
@@ -202,9 +204,9 @@ def _on_grids(pool: Executor) -> Repel:
 
 
 def _spectra(grid: Grid) -> _Spectra:
-    offsets = fft.fftfreq(2 * grid.nodes, 1 / (2 * grid.nodes)) * grid.spacing
+    offsets = np.roll(np.arange(-grid.nodes, grid.nodes, dtype=np.float32), grid.nodes) * np.float32(grid.spacing)
     q, x, y = (fft.rfft2(kernel) for kernel in kernels(offsets[:, None], offsets[None, :]))
-    return _Spectra(q.real.astype(np.float32), (x.imag.astype(np.float32), y.imag.astype(np.float32)))
+    return _Spectra(q.real.copy(), (x.imag.copy(), y.imag.copy()))
 
 
 def _own_kernel(grid: Grid) -> npt.NDArray[np.float64]:
@@ -230,9 +232,9 @@ def _field(transformed: npt.NDArray[np.complex64], force: Float32Array) -> Float
     return field
 
 
-@_reassociated
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=_REASSOCIATED)
 def _energy(transformed, q):  # type: ignore[no-untyped-def]
-    """The sum of q between all charges, times the number of frequencies (Parseval); columns but the ends stand for two."""
+    """The sum of q between all charges, times the number of frequencies (Parseval); inner columns stand for two."""
     total = 0.0
     last = transformed.shape[1] - 1
     for r in range(transformed.shape[0]):
@@ -247,7 +249,7 @@ def _energy(transformed, q):  # type: ignore[no-untyped-def]
     return total
 
 
-@_compiled
+@njit(nogil=True, cache=True, error_model="numpy")
 def _place(coordinate, low, inverse):  # type: ignore[no-untyped-def]
     """The first node of a point's stencil, and its nodes' weights."""
     u = (coordinate - low) * inverse
@@ -255,9 +257,9 @@ def _place(coordinate, low, inverse):  # type: ignore[no-untyped-def]
     return node - 1, _weights(u - np.float32(node))
 
 
-@_compiled
+@njit(nogil=True, cache=True, error_model="numpy")
 def _spread(y, x_low, y_low, inverse, own_kernel, charges):  # type: ignore[no-untyped-def]
-    """Adds the points' charges to the nodes, and gives the sum of q between each charge and itself."""
+    """Adds the points' charges to the nodes, and gives the sum over points of q of its charges on themselves."""
     own = 0.0
     for i in range(y.shape[1]):
         row, along_x = _place(y[0, i], x_low, inverse)
@@ -271,7 +273,7 @@ def _spread(y, x_low, y_low, inverse, own_kernel, charges):  # type: ignore[no-u
     return own
 
 
-@_compiled
+@njit(nogil=True, cache=True, error_model="numpy")
 def _lagged(weights, lag):  # type: ignore[no-untyped-def]
     total = 0.0
     for a in range(STENCIL - lag):
@@ -279,7 +281,7 @@ def _lagged(weights, lag):  # type: ignore[no-untyped-def]
     return total
 
 
-@_compiled
+@njit(nogil=True, cache=True, error_model="numpy")
 def _gather(y, x_low, y_low, inverse, x_field, y_field, start, stop, push):  # type: ignore[no-untyped-def]
     for i in range(start, stop):
         row, along_x = _place(y[0, i], x_low, inverse)

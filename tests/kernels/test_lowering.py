@@ -18,6 +18,7 @@ from weighbridge_kernels import (
     semi_structured_sparsity,
     span_pass,
     spectrum,
+    tsne,
 )
 
 MODULES = (
@@ -30,6 +31,7 @@ MODULES = (
     semi_structured_sparsity,
     span_pass,
     spectrum,
+    tsne,
 )
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -119,10 +121,30 @@ def spans() -> dict[str, tuple[Callable, tuple[object, ...]]]:
         ("singular_values_direct", "f4"),
     ):
         calls[name] = getattr(spectrum, name), (jax.ShapeDtypeStruct((19, 19), dtype),)
+    calls.update(embeddings())
     weigh, arguments = calls["float32 by sort"]
     _, span = jax.eval_shape(weigh, *arguments)
     calls["widened"] = span_pass.widened, (span,)
     calls["accumulate"] = span_pass.accumulate, (jax.eval_shape(span_pass.widened, span), span)
+    return calls
+
+
+def embeddings() -> dict[str, tuple[Callable, tuple[object, ...]]]:
+    """The calls of `tsne` for 19 points with 40 segments of edges, over all pairs and on a grid."""
+    y, tables = jax.ShapeDtypeStruct((2, 19), jnp.float32), (jax.ShapeDtypeStruct((19, 32), jnp.int32),)
+    segments, width = (40,), (40, 32)
+    edges = tsne.Edges(
+        jax.ShapeDtypeStruct(segments, jnp.int32),
+        jax.ShapeDtypeStruct(width, jnp.int32),
+        jax.ShapeDtypeStruct(width, jnp.float32),
+        tables,
+    )
+    rates = tsne.Rates(*(jax.ShapeDtypeStruct((), jnp.float32) for _ in tsne.Rates._fields))
+    calls: dict[str, tuple[Callable, tuple[object, ...]]] = {"attraction": (tsne.attraction, (y, edges))}
+    for nodes in (0, tsne.SIDES[0]):
+        step = y, tsne.State(y, y, y), jax.ShapeDtypeStruct((), jnp.int32)
+        calls[f"repelled by {nodes} nodes"] = partial(tsne.repelled, nodes=nodes), step[:1]
+        calls[f"advanced by {nodes} nodes"] = partial(tsne.advanced, nodes=nodes), (step[1], edges, rates, step[2])
     return calls
 
 
