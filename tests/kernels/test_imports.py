@@ -13,10 +13,17 @@ import weighbridge_kernels
 
 FILES = sorted(Path(weighbridge_kernels.__file__).parent.glob("*.py"))
 LIGHT = (
+    "affinities",
     "blocks",
+    "descent",
     "distribution",
     "formats",
+<<<<<<< HEAD
     "johnson_lindenstrauss",
+=======
+    "interpolation_grid",
+    "kl_divergence",
+>>>>>>> tsne
     "leading_spectrum",
     "marchenko_pastur",
     "nonnegative_factors",
@@ -25,6 +32,7 @@ LIGHT = (
     "principal_components",
     "projection_quality",
     "quantizers",
+    "segments",
     "spectral_metrics",
     "states",
     "variants",
@@ -43,6 +51,7 @@ JAX = (
     "semi_structured_sparsity",
     "span_pass",
     "spectrum",
+    "tsne",
     "device_spans",
 )
 
@@ -80,11 +89,11 @@ def test_every_file_is_of_a_known_kind() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_only_the_packages_of_its_kind(path: Path) -> None:
     """What the file's import loads: statements at its top, none in a function or for the type checker alone."""
-    own = {"numba"} if path.stem in HOST else {"jax"} if path.stem in JAX else set()
+    own = {"numba", "scipy"} if path.stem in HOST else {"jax"} if path.stem in JAX else set()
     assert imported_by(ast.parse(path.read_text()).body) <= {"weighbridge_kernels", "numpy", *own}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_never_the_engine(path: Path) -> None:
     everywhere = imported_by(ast.walk(ast.parse(path.read_text())))
-    assert everywhere <= {"weighbridge_kernels", "numpy", "jax", "numba", "jaxtyping"}
+    assert everywhere <= {"weighbridge_kernels", "numpy", "jax", "numba", "scipy", "jaxtyping"}

@@ -21,6 +21,7 @@ from weighbridge_kernels import (
     semi_structured_sparsity,
     span_pass,
     spectrum,
+    tsne,
 )
 
 MODULES = (
@@ -36,6 +37,7 @@ MODULES = (
     semi_structured_sparsity,
     span_pass,
     spectrum,
+    tsne,
 )
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -125,7 +127,7 @@ def spans() -> dict[str, tuple[Callable, tuple[object, ...]]]:
         ("singular_values_direct", "f4"),
     ):
         calls[name] = getattr(spectrum, name), (jax.ShapeDtypeStruct((19, 19), dtype),)
-    calls |= principal_components() | nonnegative_factors() | random_projections()
+    calls |= principal_components() | nonnegative_factors() | random_projections() | embeddings()
     weigh, arguments = calls["float32 by sort"]
     _, span = jax.eval_shape(weigh, *arguments)
     calls["widened"] = span_pass.widened, (span,)
@@ -164,6 +166,25 @@ def random_projections() -> dict[str, tuple[Callable, tuple[object, ...]]]:
     draw = jax.eval_shape(lambda: jax.random.key(0)), jax.ShapeDtypeStruct((), jnp.int32)
     plus = random_projection.plus_block
     return {f"plus_block of {law} lines": (partial(plus, law=law), (total, x, *draw)) for law in ("gaussian", "sparse")}
+
+
+def embeddings() -> dict[str, tuple[Callable, tuple[object, ...]]]:
+    """The calls of `tsne` for 19 points with 40 segments of edges, over all pairs and on a grid."""
+    y, tables = jax.ShapeDtypeStruct((2, 19), jnp.float32), (jax.ShapeDtypeStruct((19, 32), jnp.int32),)
+    segments, width = (40,), (40, 32)
+    edges = tsne.Edges(
+        jax.ShapeDtypeStruct(segments, jnp.int32),
+        jax.ShapeDtypeStruct(width, jnp.int32),
+        jax.ShapeDtypeStruct(width, jnp.float32),
+        tables,
+    )
+    rates = tsne.Rates(*(jax.ShapeDtypeStruct((), jnp.float32) for _ in tsne.Rates._fields))
+    calls: dict[str, tuple[Callable, tuple[object, ...]]] = {"attraction": (tsne.attraction, (y, edges))}
+    for nodes in (0, tsne.SIDES[0]):
+        step = y, tsne.State(y, y, y), jax.ShapeDtypeStruct((), jnp.int32)
+        calls[f"repelled by {nodes} nodes"] = partial(tsne.repelled, nodes=nodes), step[:1]
+        calls[f"advanced by {nodes} nodes"] = partial(tsne.advanced, nodes=nodes), (step[1], edges, rates, step[2])
+    return calls
 
 
 with jax.enable_x64(True):
