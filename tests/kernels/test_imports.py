@@ -14,13 +14,17 @@ import weighbridge_kernels
 FILES = sorted(Path(weighbridge_kernels.__file__).parent.glob("*.py"))
 LIGHT = (
     "blocks",
+    "cka",
     "distribution",
     "formats",
     "leading_spectrum",
     "marchenko_pastur",
+    "null_similarity",
     "padding",
     "power_law",
+    "principal_angles",
     "quantizers",
+    "seriation",
     "similar_pairs",
     "spectral_metrics",
     "states",
@@ -29,6 +33,7 @@ LIGHT = (
 HOST = tuple(path.stem for path in FILES if path.stem.endswith("_host"))
 JAX = (
     "bit_histogram",
+    "block_means",
     "block_quantization",
     "central_moments",
     "channel_norms",

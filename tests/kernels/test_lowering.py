@@ -10,6 +10,7 @@ import pytest
 
 from weighbridge_kernels import (
     bit_histogram,
+    block_means,
     block_quantization,
     central_moments,
     channel_norms,
@@ -26,6 +27,7 @@ from weighbridge_kernels import (
 
 MODULES = (
     bit_histogram,
+    block_means,
     block_quantization,
     central_moments,
     channel_norms,
@@ -107,6 +109,7 @@ def similar_rows() -> dict[str, tuple[Callable, tuple[object, ...]]]:
         "link": (similar_tiles.link, (own, tile, number, number, own, at, at)),
         "mean row": (neighbours._mean_row, (keys,)),
         "centred": (partial(neighbours.centred, last="halves"), (keys, centre)),
+        "pooled": (block_means.pooled, (jax.ShapeDtypeStruct((3, 7, 23), "f4"), jax.ShapeDtypeStruct((3,), "f8"))),
         "distances": (neighbours.distances, (rows, keys, lists[1])),
     }
 
