@@ -15,7 +15,11 @@ FILES = sorted(Path(weighbridge_kernels.__file__).parent.glob("*.py"))
 LIGHT = (
     "affinities",
     "blocks",
+<<<<<<< HEAD
     "descent",
+=======
+    "cka",
+>>>>>>> correlation
     "distribution",
     "formats",
 <<<<<<< HEAD
@@ -26,6 +30,7 @@ LIGHT = (
 >>>>>>> tsne
     "leading_spectrum",
     "marchenko_pastur",
+<<<<<<< HEAD
     "nonnegative_factors",
     "padding",
     "power_law",
@@ -33,6 +38,15 @@ LIGHT = (
     "projection_quality",
     "quantizers",
     "segments",
+=======
+    "null_similarity",
+    "padding",
+    "power_law",
+    "principal_angles",
+    "quantizers",
+    "seriation",
+    "similar_pairs",
+>>>>>>> correlation
     "spectral_metrics",
     "states",
     "variants",
@@ -40,18 +54,29 @@ LIGHT = (
 HOST = tuple(path.stem for path in FILES if path.stem.endswith("_host"))
 JAX = (
     "bit_histogram",
+    "block_means",
     "block_quantization",
     "central_moments",
     "channel_norms",
+    "correlation",
     "finite_tile",
+<<<<<<< HEAD
     "nmf",
     "pca",
+=======
+    "neighbours",
+>>>>>>> correlation
     "pyramid",
     "random_projection",
     "semi_structured_sparsity",
+    "similar_tiles",
     "span_pass",
     "spectrum",
+<<<<<<< HEAD
     "tsne",
+=======
+    "unit_rows",
+>>>>>>> correlation
     "device_spans",
 )
 
@@ -95,5 +120,10 @@ def test_only_the_packages_of_its_kind(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_never_the_engine(path: Path) -> None:
+    """SciPy, which comes with JAX, only within functions: its import takes longer than a scan of a small model."""
     everywhere = imported_by(ast.walk(ast.parse(path.read_text())))
+<<<<<<< HEAD
     assert everywhere <= {"weighbridge_kernels", "numpy", "jax", "numba", "scipy", "jaxtyping"}
+=======
+    assert everywhere <= {"weighbridge_kernels", "numpy", "jax", "numba", "jaxtyping", "scipy"}
+>>>>>>> correlation
