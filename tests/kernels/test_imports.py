@@ -13,14 +13,40 @@ import weighbridge_kernels
 
 FILES = sorted(Path(weighbridge_kernels.__file__).parent.glob("*.py"))
 LIGHT = (
+    "affinities",
     "blocks",
+<<<<<<< HEAD
+    "descent",
+=======
+    "cka",
+>>>>>>> correlation
     "distribution",
     "formats",
+<<<<<<< HEAD
+    "johnson_lindenstrauss",
+=======
+    "interpolation_grid",
+    "kl_divergence",
+>>>>>>> tsne
     "leading_spectrum",
     "marchenko_pastur",
+<<<<<<< HEAD
+    "nonnegative_factors",
     "padding",
     "power_law",
+    "principal_components",
+    "projection_quality",
     "quantizers",
+    "segments",
+=======
+    "null_similarity",
+    "padding",
+    "power_law",
+    "principal_angles",
+    "quantizers",
+    "seriation",
+    "similar_pairs",
+>>>>>>> correlation
     "spectral_metrics",
     "states",
     "variants",
@@ -28,14 +54,29 @@ LIGHT = (
 HOST = tuple(path.stem for path in FILES if path.stem.endswith("_host"))
 JAX = (
     "bit_histogram",
+    "block_means",
     "block_quantization",
     "central_moments",
     "channel_norms",
+    "correlation",
     "finite_tile",
+<<<<<<< HEAD
+    "nmf",
+    "pca",
+=======
+    "neighbours",
+>>>>>>> correlation
     "pyramid",
+    "random_projection",
     "semi_structured_sparsity",
+    "similar_tiles",
     "span_pass",
     "spectrum",
+<<<<<<< HEAD
+    "tsne",
+=======
+    "unit_rows",
+>>>>>>> correlation
     "device_spans",
 )
 
@@ -73,11 +114,16 @@ def test_every_file_is_of_a_known_kind() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_only_the_packages_of_its_kind(path: Path) -> None:
     """What the file's import loads: statements at its top, none in a function or for the type checker alone."""
-    own = {"numba"} if path.stem in HOST else {"jax"} if path.stem in JAX else set()
+    own = {"numba", "scipy"} if path.stem in HOST else {"jax"} if path.stem in JAX else set()
     assert imported_by(ast.parse(path.read_text()).body) <= {"weighbridge_kernels", "numpy", *own}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_never_the_engine(path: Path) -> None:
+    """SciPy, which comes with JAX, only within functions: its import takes longer than a scan of a small model."""
     everywhere = imported_by(ast.walk(ast.parse(path.read_text())))
-    assert everywhere <= {"weighbridge_kernels", "numpy", "jax", "numba", "jaxtyping"}
+<<<<<<< HEAD
+    assert everywhere <= {"weighbridge_kernels", "numpy", "jax", "numba", "scipy", "jaxtyping"}
+=======
+    assert everywhere <= {"weighbridge_kernels", "numpy", "jax", "numba", "jaxtyping", "scipy"}
+>>>>>>> correlation

@@ -10,26 +10,43 @@ import pytest
 
 from weighbridge_kernels import (
     bit_histogram,
+    block_means,
     block_quantization,
     central_moments,
     channel_norms,
     finite_tile,
+    neighbours,
+    nmf,
+    pca,
     pyramid,
+    random_projection,
     semi_structured_sparsity,
+    similar_pairs,
+    similar_tiles,
     span_pass,
     spectrum,
+    tsne,
+    unit_rows,
 )
 
 MODULES = (
     bit_histogram,
+    block_means,
     block_quantization,
     central_moments,
     channel_norms,
     finite_tile,
+    nmf,
+    pca,
+    neighbours,
     pyramid,
+    random_projection,
     semi_structured_sparsity,
+    similar_tiles,
     span_pass,
     spectrum,
+    tsne,
+    unit_rows,
 )
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -83,6 +100,28 @@ def test_lowers_for_every_platform(call: Call) -> None:
     assert [aval.shape for aval in exported.in_avals] == [shape for shape, _ in call.arguments]
 
 
+def similar_rows() -> dict[str, tuple[Callable, tuple[object, ...]]]:
+    """Tiles of 7 queries and 11 keys; lists of 3 are a tree."""
+    tile, number = jax.ShapeDtypeStruct((7, 11), jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
+    own, at = (jax.ShapeDtypeStruct((size,), jnp.int32) for size in (7, 11))
+    lists = tuple(jax.ShapeDtypeStruct((7, 3), dtype) for dtype in (jnp.float32, jnp.int32))
+    rows, keys = (jax.ShapeDtypeStruct((size, 23), jnp.float32) for size in (7, 11))
+    counts = jax.ShapeDtypeStruct((similar_pairs.BINS,), jnp.int32)
+    centre = jax.ShapeDtypeStruct((23,), jnp.float64)
+    return {
+        "unit_rows": (unit_rows.unit_rows, (rows,)),
+        "unit_rows less their means": (partial(unit_rows.unit_rows, kind="pearson"), (rows,)),
+        "product": (similar_tiles.product, (rows, keys)),
+        "keep": (similar_tiles.keep, (lists, tile, number, number, own, at)),
+        "count": (similar_tiles.count, (counts, tile, own, at)),
+        "link": (similar_tiles.link, (own, tile, number, number, own, at, at)),
+        "mean row": (neighbours._mean_row, (keys,)),
+        "centred": (partial(neighbours.centred, last="halves"), (keys, centre)),
+        "pooled": (block_means.pooled, (jax.ShapeDtypeStruct((3, 7, 23), "f4"), jax.ShapeDtypeStruct((3,), "f8"))),
+        "distances": (neighbours.distances, (rows, keys, lists[1])),
+    }
+
+
 def spans() -> dict[str, tuple[Callable, tuple[object, ...]]]:
     """The calls of `span_pass`, whose arguments are trees, and of `pyramid`, whose table may be none."""
     shape = jax.ShapeDtypeStruct((2,), jnp.int32)
@@ -119,10 +158,63 @@ def spans() -> dict[str, tuple[Callable, tuple[object, ...]]]:
         ("singular_values_direct", "f4"),
     ):
         calls[name] = getattr(spectrum, name), (jax.ShapeDtypeStruct((19, 19), dtype),)
+    calls |= principal_components() | nonnegative_factors() | random_projections() | embeddings() | similar_rows()
     weigh, arguments = calls["float32 by sort"]
     _, span = jax.eval_shape(weigh, *arguments)
     calls["widened"] = span_pass.widened, (span,)
     calls["accumulate"] = span_pass.accumulate, (jax.eval_shape(span_pass.widened, span), span)
+    return calls
+
+
+def principal_components() -> dict[str, tuple[Callable, tuple[object, ...]]]:
+    """The calls of `pca`, all in float64."""
+    x, mean = jax.ShapeDtypeStruct((19, 7), jnp.bfloat16), jax.ShapeDtypeStruct((7,), jnp.float64)
+    right, left = (jax.ShapeDtypeStruct((side, 3), jnp.float64) for side in (7, 19))
+    return {
+        "mean_and_scatter": (pca.mean_and_scatter, (x,)),
+        "mean_and_squares": (pca.mean_and_squares, (x,)),
+        "gram_of_centred_rows": (pca.gram_of_centred_rows, (x, mean)),
+        "centred_times": (pca.centred_times, (x, mean, right)),
+        "transposed_centred_times": (pca.transposed_centred_times, (x, mean, left)),
+        "eigh": (pca.eigh, (jax.ShapeDtypeStruct((19, 19), jnp.float64),)),
+    }
+
+
+def nonnegative_factors() -> dict[str, tuple[Callable, tuple[object, ...]]]:
+    """The calls of `nmf`, in the dtypes that it works in."""
+    calls: dict[str, tuple[Callable, tuple[object, ...]]] = {}
+    limits = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.float64)
+    for dtype in (jnp.float32, jnp.float64):
+        x, w, a, b = (jax.ShapeDtypeStruct(shape, dtype) for shape in ((19, 7), (19, 3), (3, 19), (3, 7)))
+        calls[f"swept_from of {dtype.__name__}"] = nmf.swept_from, (x, a, b, *limits)
+        calls[f"squares_left of {dtype.__name__}"] = nmf.squares_left, (x, w, b)
+    return calls
+
+
+def random_projections() -> dict[str, tuple[Callable, tuple[object, ...]]]:
+    """The call of `random_projection` by either law."""
+    total, x = jax.ShapeDtypeStruct((19, 3), jnp.float32), jax.ShapeDtypeStruct((19, 7), jnp.bfloat16)
+    draw = jax.eval_shape(lambda: jax.random.key(0)), jax.ShapeDtypeStruct((), jnp.int32)
+    plus = random_projection.plus_block
+    return {f"plus_block of {law} lines": (partial(plus, law=law), (total, x, *draw)) for law in ("gaussian", "sparse")}
+
+
+def embeddings() -> dict[str, tuple[Callable, tuple[object, ...]]]:
+    """The calls of `tsne` for 19 points with 40 segments of edges, over all pairs and on a grid."""
+    y, tables = jax.ShapeDtypeStruct((2, 19), jnp.float32), (jax.ShapeDtypeStruct((19, 32), jnp.int32),)
+    segments, width = (40,), (40, 32)
+    edges = tsne.Edges(
+        jax.ShapeDtypeStruct(segments, jnp.int32),
+        jax.ShapeDtypeStruct(width, jnp.int32),
+        jax.ShapeDtypeStruct(width, jnp.float32),
+        tables,
+    )
+    rates = tsne.Rates(*(jax.ShapeDtypeStruct((), jnp.float32) for _ in tsne.Rates._fields))
+    calls: dict[str, tuple[Callable, tuple[object, ...]]] = {"attraction": (tsne.attraction, (y, edges))}
+    for nodes in (0, tsne.SIDES[0]):
+        step = y, tsne.State(y, y, y), jax.ShapeDtypeStruct((), jnp.int32)
+        calls[f"repelled by {nodes} nodes"] = partial(tsne.repelled, nodes=nodes), step[:1]
+        calls[f"advanced by {nodes} nodes"] = partial(tsne.advanced, nodes=nodes), (step[1], edges, rates, step[2])
     return calls
 
 
