@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from weighbridge.analyses.correlations import correlate
     from weighbridge.analyses.findings import Finding, findings
     from weighbridge.analyses.scan import scan
     from weighbridge.analyses.spectra import spectra
@@ -31,6 +32,7 @@ _HOMES = {
     "weighbridge.analyses.findings": ("Finding", "findings"),
     "weighbridge.analyses.scan": ("scan",),
     "weighbridge.analyses.spectra": ("spectra",),
+    "weighbridge.analyses.correlations": ("correlate",),
     "weighbridge.checkpoints": ("Checkpoint", "Tensor", "open"),
     "weighbridge.errors": (
         "BadArgument",
@@ -60,6 +62,7 @@ __all__ = [
     "Tensor",
     "TensorNotFound",
     "WeighbridgeError",
+    "correlate",
     "export",
     "findings",
     "open",
