@@ -260,10 +260,8 @@ def _opposites(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
 def _groups(rows: "pd.DataFrame", column: str, what: str) -> Iterator[tuple[str, str]]:
     counts = rows[[f"row_{column}", f"col_{column}"]].fillna(0).astype(int)
     for row in _records(rows[counts.sum(axis=1) > 0]):
-        yield (
-            row["name"],
-            f"{_part(row)}{_channels(row[f'row_{column}'] or 0, row[f'col_{column}'] or 0)} have the {what}",
-        )
+        channels = _channels(row[f"row_{column}"], row[f"col_{column}"])
+        yield row["name"], f"{_part(row)}{channels} have the {what}"
 
 
 def _part(row: dict[str, Any]) -> str:

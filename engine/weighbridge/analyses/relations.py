@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from weighbridge.analyses.matrices import Reader, parts_of
 from weighbridge.analyses.matrix_rows import without_matrix
-from weighbridge.analyses.plan import Plan, make_plan, start
+from weighbridge.analyses.plan import Plan, further_plan, start
 from weighbridge.checkpoints.config import Heads, config, heads, width
 from weighbridge.checkpoints.protocol import Tensor
 from weighbridge.errors import WeighbridgeError
@@ -61,18 +61,9 @@ class Member:
 
 def relate(prepared: Plan, *, key: int) -> Report:
     """Fills the table for the tensors that a plan of `correlate` selects."""
-    options = prepared.manifest.analyses[prepared.table].options
-    plan = make_plan(
-        prepared.checkpoint,
-        TABLE,
-        {"key": key},
-        report=prepared.folder,
-        include=options["include"],
-        exclude=options["exclude"],
-        if_exists="resume",
-    )
-    if plan.finished is not None or not (plan.remaining or plan.faults):
-        return Report(plan.folder)
+    plan = further_plan(prepared, TABLE, {"key": key})
+    if plan.finished is not None:
+        return plan.finished
     began = time.monotonic()
     writer, manifest = start(plan, "host")
     try:
