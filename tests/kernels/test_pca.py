@@ -142,7 +142,7 @@ def test_the_law_of_partitions(form: ModuleType) -> None:
     y = x.astype(np.float64)
     mean, scatter = y.mean(axis=0), (len(y) - 1) * np.cov(y.T)
 
-    @hypothesis.settings(max_examples=20, deadline=None)
+    @hypothesis.settings(max_examples=10, deadline=None)
     @hypothesis.given(hypothesis.strategies.lists(hypothesis.strategies.integers(0, 67), max_size=5))
     def law(cuts: list[int]) -> None:
         state = form.empty(5)
