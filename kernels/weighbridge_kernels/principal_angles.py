@@ -77,7 +77,11 @@ def subspace_overlaps(matrices: npt.NDArray[Any]) -> SubspaceOverlaps:
         cosines = np.clip(np.linalg.svd(bases[i].T @ bases[i:], compute_uv=False), 0, 1)
         for j in i + np.flatnonzero(shared[i, i:]):
             of_pair = cosines[j - i, : shared[i, j]]
-            squared[[i, j], [j, i]] = np.square(of_pair).mean()
-            least[[i, j], [j, i]], greatest[[i, j], [j, i]] = np.arccos(of_pair[0]), np.arccos(of_pair[-1])
+            squared[i, j] = np.square(of_pair).mean()
+            least[i, j], greatest[i, j] = np.arccos(of_pair[[0, -1]])
     expected = np.where(shared > 0, np.maximum.outer(ranks, ranks) / max(d, 1), np.nan)
-    return SubspaceOverlaps(squared, least, greatest, ranks, expected)
+    return SubspaceOverlaps(_mirrored(squared), _mirrored(least), _mirrored(greatest), ranks, expected)
+
+
+def _mirrored(upper: FloatArray) -> FloatArray:
+    return np.where(np.tri(upper.shape[0], k=-1, dtype=bool), upper.T, upper)
