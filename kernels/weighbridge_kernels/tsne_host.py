@@ -24,8 +24,8 @@ from weighbridge_kernels.interpolation_grid import STENCIL, Grid, fitted, kernel
 
 Float32Array = npt.NDArray[np.float32]
 
-_PARTS = 4
-"""Slices of the points, with about as many edges in each."""
+_PARTS = 8
+"""Slices of the points, with about as many edges in each: the most threads that a step can use."""
 _ONE = np.float32(1)
 _GAIN_STEP, _GAIN_DECAY, _LEAST_GAIN, _LONGEST_MOVE = (
     np.float32(rate) for rate in (descent.GAIN_STEP, descent.GAIN_DECAY, descent.LEAST_GAIN, descent.LONGEST_MOVE)
