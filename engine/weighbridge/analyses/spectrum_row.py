@@ -42,7 +42,7 @@ _WIDTH = 1 / 8
 """Of the root mean square singular value: how finely the density is resolved."""
 VECTORS, CARRIERS = 4, 8
 """Leading singular vectors of each side that are looked at, and entries of each that are told."""
-_VECTOR_PASSES = 24
+_VECTOR_PASSES = 16
 _DETERMINED = 1e-3
 """Sine of the angle within which a singular vector is known, or it is left out."""
 _CIRCULAR_WORK = 1e13
