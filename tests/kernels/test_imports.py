@@ -15,38 +15,29 @@ FILES = sorted(Path(weighbridge_kernels.__file__).parent.glob("*.py"))
 LIGHT = (
     "affinities",
     "blocks",
-<<<<<<< HEAD
-    "descent",
-=======
     "cka",
->>>>>>> correlation
+    "convolution_spectrum",
+    "descent",
     "distribution",
     "formats",
-<<<<<<< HEAD
-    "johnson_lindenstrauss",
-=======
     "interpolation_grid",
+    "johnson_lindenstrauss",
     "kl_divergence",
->>>>>>> tsne
     "leading_spectrum",
+    "localization",
     "marchenko_pastur",
-<<<<<<< HEAD
     "nonnegative_factors",
-    "padding",
-    "power_law",
-    "principal_components",
-    "projection_quality",
-    "quantizers",
-    "segments",
-=======
     "null_similarity",
     "padding",
     "power_law",
     "principal_angles",
+    "principal_components",
+    "projection_quality",
     "quantizers",
+    "segments",
     "seriation",
     "similar_pairs",
->>>>>>> correlation
+    "spectral_density",
     "spectral_metrics",
     "states",
     "variants",
@@ -59,25 +50,19 @@ JAX = (
     "central_moments",
     "channel_norms",
     "correlation",
+    "device_spans",
     "finite_tile",
-<<<<<<< HEAD
+    "neighbours",
     "nmf",
     "pca",
-=======
-    "neighbours",
->>>>>>> correlation
     "pyramid",
     "random_projection",
     "semi_structured_sparsity",
     "similar_tiles",
     "span_pass",
     "spectrum",
-<<<<<<< HEAD
     "tsne",
-=======
     "unit_rows",
->>>>>>> correlation
-    "device_spans",
 )
 
 
@@ -122,8 +107,4 @@ def test_only_the_packages_of_its_kind(path: Path) -> None:
 def test_never_the_engine(path: Path) -> None:
     """SciPy, which comes with JAX, only within functions: its import takes longer than a scan of a small model."""
     everywhere = imported_by(ast.walk(ast.parse(path.read_text())))
-<<<<<<< HEAD
     assert everywhere <= {"weighbridge_kernels", "numpy", "jax", "numba", "scipy", "jaxtyping"}
-=======
-    assert everywhere <= {"weighbridge_kernels", "numpy", "jax", "numba", "jaxtyping", "scipy"}
->>>>>>> correlation
