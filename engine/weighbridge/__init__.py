@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from weighbridge.analyses.findings import Finding, findings
+    from weighbridge.analyses.projections import project
     from weighbridge.analyses.scan import scan
     from weighbridge.analyses.spectra import spectra
     from weighbridge.app import view
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "weighbridge.analyses.findings": ("Finding", "findings"),
+    "weighbridge.analyses.projections": ("project",),
     "weighbridge.analyses.scan": ("scan",),
     "weighbridge.analyses.spectra": ("spectra",),
     "weighbridge.checkpoints": ("Checkpoint", "Tensor", "open"),
@@ -63,6 +65,7 @@ __all__ = [
     "export",
     "findings",
     "open",
+    "project",
     "scan",
     "snapshot",
     "spectra",
