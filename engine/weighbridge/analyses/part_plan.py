@@ -33,6 +33,11 @@ class PartPlan:
     finished: Report | None
     """The report that holds the row already, where there is one."""
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """The row's name and part."""
+        return self.tensor.name, self.part
+
 
 def make_part_plan(
     source: Any,

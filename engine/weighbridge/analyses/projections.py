@@ -1,4 +1,4 @@
-"""`project`: the rows or columns of a tensor as points of two or three dimensions, and how far the map is to be trusted.
+"""`project`: the rows or columns of a tensor as points of two or three dimensions, and how far the map can be trusted.
 
 Every call is a row of the table `projections`, called by what was asked for (`rows tsne`); its arrays lie in a zarr
 group beside the table.
@@ -16,7 +16,7 @@ import numpy as np
 from weighbridge import devices
 from weighbridge.analyses import clusters as clustering
 from weighbridge.analyses.clusters import Clustering
-from weighbridge.analyses.layouts import Method, lay_out, needed
+from weighbridge.analyses.layouts import Layout, Method, lay_out, needed
 from weighbridge.analyses.part_plan import PartPlan, begin, finish, make_part_plan
 from weighbridge.analyses.plan import IfExists
 from weighbridge.analyses.points import Metric, Neighbourhood, Points, Side, chosen, read_points
@@ -80,6 +80,11 @@ class ProjectionPlan:
     layer: int | None
     extent: range
     options: Options
+
+    @property
+    def channels(self) -> int:
+        """Rows or columns of the tensor, those that are no points too."""
+        return self.view.rows if self.options.side == "rows" else self.view.cols
 
 
 def project(
@@ -219,8 +224,8 @@ def _mapped(points: Points, options: Options, extent: range, told: Told) -> tupl
     groups = clustering.described(points, labels, channels)
     if options.clusters != "none":
         figures |= {"unclustered": int((labels == NO_CLUSTER).sum())}
-    arrays = _arrays(points, near, layout.scores, labels, channels)
-    return figures | {"clusters": len(groups.sizes)}, Arrays(*arrays, layout.components), groups
+    arrays = _arrays(points, near, layout, labels, channels)
+    return figures | {"clusters": len(groups.sizes)}, arrays, groups
 
 
 def _quality(points: Points, scores: Any, key: int) -> Row:
@@ -230,7 +235,7 @@ def _quality(points: Points, scores: Any, key: int) -> Row:
     if k < 1:
         return {}
     rows = None if n <= _JUDGED else _SAMPLE
-    of = {"neighbours": k, "metric": points.metric, "rows": rows, "key": key}
+    of: dict[str, Any] = {"neighbours": k, "metric": points.metric, "rows": rows, "key": key}
     trust, recall = trustworthiness(points.x, scores, **of), neighbour_recall(points.x, scores, **of)
     return {
         "trustworthiness": trust.value,
@@ -242,8 +247,8 @@ def _quality(points: Points, scores: Any, key: int) -> Row:
     }
 
 
-def _arrays(points: Points, near: Neighbourhood, scores: Any, labels: Any, channels: Any) -> tuple[Any, ...]:
-    """Scores, norms, labels, neighbours and similarities of all points, those left out too."""
+def _arrays(points: Points, near: Neighbourhood, layout: Layout, labels: Any, channels: Any) -> Arrays:
+    """What stands beside each point, those left out too."""
     k = min(LISTED, near.indices.shape[1])
     nearest = near.indices[:, :k]
     named = np.where(nearest >= 0, channels[nearest], -1) if k else nearest.astype(np.int64)
@@ -253,12 +258,13 @@ def _arrays(points: Points, near: Neighbourhood, scores: Any, labels: Any, chann
         whole[points.live] = values
         return whole
 
-    return (
-        widened(np.asarray(scores, np.float32), np.nan),
-        points.norms,
-        widened(labels, NO_CLUSTER),
-        widened(named, -1),
-        widened(near.values[:, :k], np.nan),
+    return Arrays(
+        scores=widened(np.asarray(layout.scores, np.float32), np.nan),
+        norms=points.norms,
+        labels=widened(labels, NO_CLUSTER),
+        neighbours=widened(named, -1),
+        similarities=widened(near.values[:, :k], np.nan),
+        components=layout.components,
     )
 
 

@@ -80,10 +80,9 @@ class Projection:
         return int(self.row["first"]) + np.arange(len(self.arrays.norms))
 
     @cached_property
-    def placed(self) -> npt.NDArray[np.bool_]:
-        """Which points are on the map."""
-        found: npt.NDArray[np.bool_] = np.isfinite(self.arrays.scores).all(axis=1)
-        return found
+    def placed(self) -> npt.NDArray[np.int64]:
+        """The points that are on the map."""
+        return np.flatnonzero(np.isfinite(self.arrays.scores).all(axis=1))
 
 
 def place(folder: Path, name: str, part: str) -> Path:
@@ -117,10 +116,10 @@ def load(folder: Path, row: Mapping[str, Any]) -> Projection:
     found = place(folder, str(row["name"]), str(row["part"]))
     try:
         group = zarr.open_group(found, mode="r", zarr_format=3)
-        arrays, clusters = (
-            kind(*(np.asarray(group[f"{kind.__name__.lower()}/{field.name}"][...]) for field in fields(kind)))
-            for kind in (Arrays, Clusters)
-        )
+        return Projection(row, Arrays(**_held(group, Arrays)), Clusters(**_held(group, Clusters)))
     except Exception as error:  # whatever a codec raises
         raise ReportError(f"{found}: cannot be read: {error}; project again with --overwrite") from error
-    return Projection(row, arrays, clusters)
+
+
+def _held(group: Any, kind: type[Arrays] | type[Clusters]) -> dict[str, Array]:
+    return {field.name: np.asarray(group[f"{kind.__name__.lower()}/{field.name}"][...]) for field in fields(kind)}
