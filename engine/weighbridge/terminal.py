@@ -1,6 +1,6 @@
 """What a person sees in a terminal: the table of tensors, the model's summary, findings, progress."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -157,7 +157,7 @@ def print_matrices(console: Console, report: "Report", name: str, *, limit: int 
 def print_projection(console: Console, report: "Report", found: "Projection", named: Callable[[int], str]) -> None:
     """The quality of a map, and its clusters with their medoids by name; `named` gives what a point is called."""
     console.print(f"[bold]{escape(printable(found.name))}[/bold]  {escape(printable(found.part))}", soft_wrap=True)
-    console.print("  ".join(quality(found.row)), soft_wrap=True)
+    console.print("  ".join(found.quality), soft_wrap=True)
     left_out = [f"{found[why]:,} {text}" for why, text in (("dead", "of zeros"), ("not_finite", "with NaN or Inf"))]
     if found["dead"] or found["not_finite"]:
         console.print(f"[yellow]left out: {', '.join(left_out)}[/yellow]")
@@ -166,20 +166,6 @@ def print_projection(console: Console, report: "Report", found: "Projection", na
     if found["unclustered"]:
         console.print(f"[dim]in no cluster: {found['unclustered']:,}[/dim]")
     console.print(f"[dim]report     {escape(printable(report.folder))}[/dim]", soft_wrap=True)
-
-
-def quality(row: Mapping[str, Any]) -> list[str]:
-    """How far a map can be trusted, a text each for what its row of the table `projections` knows."""
-    texts = [f"{row['points']:,} points"]
-    for column, text in (("trustworthiness", "trustworthiness"), ("neighbour_recall", "neighbour recall")):
-        if row[column] is not None:
-            error = row[f"{column}_error"]
-            texts.append(f"{text} {row[column]:.3f}" + (f" ± {error:.3f}" if error else ""))
-    if row["kl"] is not None:
-        texts.append(f"KL {row['kl']:.3f} at perplexity {row['perplexity']:.3g}")
-    if row["explained_variance"] is not None:
-        texts.append(f"explained variance {row['explained_variance']:.1%}")
-    return texts
 
 
 def _cluster_table(found: "Projection", named: Callable[[int], str]) -> Table:

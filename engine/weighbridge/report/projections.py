@@ -74,6 +74,20 @@ class Projection:
         """What tells it from other projections of the tensor."""
         return str(self.row["part"])
 
+    @property
+    def quality(self) -> list[str]:
+        """How far the map can be trusted, a text each for what is known."""
+        row, texts = self.row, [f"{self.row['points']:,} points"]
+        for column in ("trustworthiness", "neighbour_recall"):
+            if row[column] is not None:
+                error = row[f"{column}_error"]
+                texts.append(f"{column.replace('_', ' ')} {row[column]:.3f}" + (f" ± {error:.3f}" if error else ""))
+        if row["kl"] is not None:
+            texts.append(f"KL {row['kl']:.3f} at perplexity {row['perplexity']:.3g}")
+        if row["explained_variance"] is not None:
+            texts.append(f"explained variance {row['explained_variance']:.1%}")
+        return texts
+
     @cached_property
     def channels(self) -> npt.NDArray[np.int64]:
         """The row or column that each point is."""
