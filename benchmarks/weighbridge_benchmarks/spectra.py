@@ -11,7 +11,6 @@ import argparse
 import gc
 import json
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -35,6 +34,12 @@ from weighbridge_benchmarks.weights import SHAPES, real_weights
 from weighbridge_kernels import variants
 
 Work = Callable[[], Any]
+
+_ALONE = """
+import sys, weighbridge
+weighbridge.spectra(sys.argv[1], report=sys.argv[2], device=sys.argv[3])
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
 
 
 def in_turns(works: dict[str, Work], repeats: int) -> dict[str, float]:
@@ -92,11 +97,10 @@ def vocabulary(shape: tuple[int, int], folder: Path, device: variants.Device) ->
     """A bfloat16 matrix in a file, by a process of its own: its seconds, imports included, and its greatest memory."""
     file = folder / "x.safetensors"
     save_file({"x": (real_weights(shape, np.float32) + _noise(shape)).astype(ml_dtypes.bfloat16)}, file)
-    command = "import sys, weighbridge; weighbridge.spectra(sys.argv[1], report=sys.argv[2], device=sys.argv[3])"
     began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", command, str(file), str(folder / "vocabulary"), device], check=True)
-    seconds = time.perf_counter() - began
-    return {"seconds": seconds, "peak_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10}
+    arguments = [str(file), str(folder / "vocabulary"), device]
+    run = subprocess.run([sys.executable, "-c", _ALONE, *arguments], check=True, capture_output=True, text=True)
+    return {"seconds": time.perf_counter() - began, "peak_bytes": int(run.stdout) << 10}
 
 
 def _spectra(source: Any, folder: Path, **options: Any) -> None:

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from weighbridge.analyses.correlations import correlate
     from weighbridge.analyses.findings import Finding, findings
     from weighbridge.analyses.projections import project
     from weighbridge.analyses.scan import scan
@@ -33,6 +34,7 @@ _HOMES = {
     "weighbridge.analyses.projections": ("project",),
     "weighbridge.analyses.scan": ("scan",),
     "weighbridge.analyses.spectra": ("spectra",),
+    "weighbridge.analyses.correlations": ("correlate",),
     "weighbridge.checkpoints": ("Checkpoint", "Tensor", "open"),
     "weighbridge.errors": (
         "BadArgument",
@@ -62,6 +64,7 @@ __all__ = [
     "Tensor",
     "TensorNotFound",
     "WeighbridgeError",
+    "correlate",
     "export",
     "findings",
     "open",

@@ -219,15 +219,13 @@ def spectra(
     from weighbridge.analyses.spectrum_row import Baseline, Route
     from weighbridge.terminal import plan_text, print_matrices, progress_bar
 
-    for given, known in (
+    _known(
         (route, get_args(Route)),
         (convolutions, get_args(Convolutions)),
         (attention, get_args(Attention)),
         (baseline, get_args(Baseline)),
         (compat, (None, *get_args(analysis.Compat))),
-    ):
-        if given not in known:
-            raise BadArgument(f"{given!r}; expected {' or '.join(str(k) for k in known if k)}")
+    )
     prepared = analysis.plan(
         source,
         report=report,
@@ -255,6 +253,71 @@ def spectra(
         print_matrices(_console(), result, prepared.table, limit=limit)
     if (result.table(prepared.table)["status"] == "failed").any():
         raise typer.Exit(SOME_FAILED)
+
+
+@_command
+def correlate(
+    source: _Source,
+    report: _ReportOption = None,
+    include: _Include = None,
+    exclude: _Exclude = None,
+    kind: Annotated[str, typer.Option("--kind", help="cosine, or pearson: less each neuron's mean.")] = "cosine",
+    count: Annotated[
+        int, typer.Option("--count", min=1, metavar="K", help="Most similar, and most opposed, of each neuron.")
+    ] = 5,
+    threshold: Annotated[
+        float, typer.Option("--threshold", metavar="S", help="Similarity from which neurons count as duplicates.")
+    ] = 0.99,
+    between: Annotated[
+        str, typer.Option("--between", help="layers: how matrices relate as well, heads and experts too; or none.")
+    ] = "layers",
+    key: Annotated[int, typer.Option("--key", help="Seed of what is drawn.")] = 0,
+    memory: _Memory = "4GiB",
+    device: _Device = "auto",
+    resume: _Resume = False,
+    overwrite: _Overwrite = False,
+    dry_run: _DryRun = False,
+    json: _Json = False,
+    limit: _Limit = 40,
+) -> None:
+    """Which neurons do the same thing: similarities among rows and columns, groups, and what layers share.
+
+    Example: weighbridge correlate model.safetensors --include '*attention*' --threshold 0.95
+    """
+    from weighbridge.analyses import correlations as analysis
+    from weighbridge.terminal import plan_text, print_matrices, progress_bar
+    from weighbridge_kernels.similar_pairs import Kind
+
+    _known((kind, get_args(Kind)), (between, get_args(analysis.Between)))
+    bound = _bytes(memory)
+    prepared = analysis.plan(
+        source,
+        report=report,
+        include=include or [],
+        exclude=exclude or [],
+        if_exists=_if_exists(resume, overwrite),
+        kind=kind,  # type: ignore[arg-type]
+        count=count,
+        threshold=threshold,
+    )
+    if dry_run:
+        print(plan_text(prepared))
+        return
+    with progress_bar(_console(stderr=True), "comparing") as progress:
+        result = analysis.run(prepared, between=between, key=key, memory=bound, device=device, progress=progress)  # type: ignore[arg-type]
+    if json:
+        _print_rows(result, prepared.table)
+    else:
+        print_matrices(_console(), result, prepared.table, limit=limit)
+    if (result.table(prepared.table)["status"] == "failed").any():
+        raise typer.Exit(SOME_FAILED)
+
+
+def _known(*options: tuple[str | None, tuple[str | None, ...]]) -> None:
+    """Raises `BadArgument` for an option's value that is none of those it may have."""
+    for given, known in options:
+        if given not in known:
+            raise BadArgument(f"{given!r}; expected {' or '.join(str(k) for k in known if k)}")
 
 
 def _sides(text: str | None) -> list[int] | None:

@@ -132,14 +132,15 @@ def print_matrices(console: Console, report: "Report", name: str, *, limit: int 
     rows = report.table(name)
     found = rows[rows["status"] == "done"]
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for title in ("tensor", "part", "role", "matrix"):
+    for title in ("tensor", "part", "role", "shape"):
         table.add_column(title, overflow="fold", no_wrap=title != "tensor")
     for title in HEADLINES[name]:
         table.add_column(title, justify="right", no_wrap=True)
     for row in (found.head(limit) if limit else found).to_dict("records"):
         figures = [_figure(row[key]) for key in HEADLINES[name]]
-        matrix = f"{row['rows']}×{row['cols']}"
-        table.add_row(Text(printable(row["name"])), Text(printable(row["part"])), str(row["role"]), matrix, *figures)
+        sides = (row["rows"], row["cols"]) if "rows" in row else row["shape"]
+        shape = "×".join(str(side) for side in sides)
+        table.add_row(Text(printable(row["name"])), Text(printable(row["part"])), str(row["role"]), shape, *figures)
     if limit and len(found) > limit:
         table.caption = f"{len(found) - limit:,} more matrices; --limit 0 shows all"
         table.caption_justify = "left"

@@ -41,13 +41,12 @@ def correlations(
 
     Equivalent to `s = u @ u.T` of `unit_rows(x)`, its rows sorted, the histogram of its upper triangle, the connected
     components of `s >= threshold` and of `s <= -threshold`. Similarities without dimension, from float32 products:
-    within 4e-6, clamped to ±1; counts exact but for pairs that near an edge. Rows without direction (see `unit_rows`)
-    are in no pair. Raises ValueError for what is no matrix, a count below 1, a threshold outside of (0, 1].
+    within 4e-6, clamped to ±1, so that pairs within that of each other, of a bin's edge or of the threshold may change
+    places. Counts are exact in 64 bits. Rows without direction (see `unit_rows`) are in no pair. Raises ValueError for
+    what is no matrix, a count below 1, a threshold outside of (0, 1].
     """
     checked(x, count, threshold)
-    with jax.enable_x64(True):
-        units, norms = unit_rows(jnp.asarray(x), kind=kind)
-    norms = np.asarray(norms)
+    units, norms = _units(x, kind, block)
     state = summarize(units, norms > 0, count=count, block=block)
     return finalize(state, norms, threshold=threshold, unseen=lambda sign: _unseen(units, sign, block))
 
@@ -65,22 +64,36 @@ def summarize(
     States of parts that together are all blocks, each in one, `merge` to that of all pairs. A part's lists may lack
     what another's hold, and any two forms may cut the pairs in their own way.
     """
-    live = np.append(live, False)  # what the index of padding names
-    blocks = [(rows, np.where(live[at], at, np.int32(NO_ROW))) for rows, at in blocks_of(units, block)]
-    lists = {sign: [empty_lists(block, count) for _ in blocks] for sign in (1, -1)}
+    at = _padded(np.where(live, np.arange(live.size, dtype=np.int32), np.int32(NO_ROW)), block)
+    lists = {sign: [empty_lists(block, count) for _ in at] for sign in (1, -1)}
     counts = np.zeros(BINS, np.int64)
-    for i in range(len(blocks))[part]:
-        rows, own = blocks[i]
+    for i in range(len(at))[part]:
+        queries = _block(units, i, block)
         of_block = jnp.zeros(BINS, jnp.int32)
-        for j, (keys, at) in enumerate(blocks):
-            tile = similar_tiles.product(rows, keys)
+        for j in range(len(at)):
+            tile = similar_tiles.product(queries, _block(units, j, block))
             for sign in (1, -1):
-                lists[sign][i] = similar_tiles.keep(lists[sign][i], tile, np.float32(sign), _ONE, own, at)
+                lists[sign][i] = similar_tiles.keep(lists[sign][i], tile, np.float32(sign), _ONE, at[i], at[j])
             if j >= i:
-                of_block = similar_tiles.count(of_block, tile, own, at)
+                of_block = similar_tiles.count(of_block, tile, at[i], at[j])
         counts += np.asarray(of_block)
-    similar, opposed = (joined(lists[sign], [at for _, at in blocks], units.shape[0], count) for sign in (1, -1))
+    similar, opposed = (joined(lists[sign], list(at), units.shape[0], count) for sign in (1, -1))
     return PairState(similar, opposed, counts)
+
+
+def _units(x: Array, kind: Kind, block: int) -> tuple[Array, np.ndarray]:
+    """Unit rows of a matrix on the device, and their norms on the host; float64 for one block at a time."""
+    with jax.enable_x64(True):
+        x = jnp.asarray(x)
+        parts = [unit_rows(rows, kind=kind) for rows, _ in blocks_of(x, block)]
+        units = jnp.concatenate([units for units, _ in parts])[: x.shape[0]] if parts else x.astype(jnp.float32)
+    return units, np.concatenate([np.empty(0), *(np.asarray(norms) for _, norms in parts)])[: x.shape[0]]
+
+
+def _block(units: Array, i: int, block: int) -> Array:
+    """Rows of a block, the last ones padded with zeros."""
+    rows = units[i * block : (i + 1) * block]
+    return jnp.pad(rows, [(0, block - rows.shape[0]), (0, 0)])
 
 
 def _unseen(units: Float32[Array, "rows cols"], sign: int, block: int) -> Unseen:

@@ -39,8 +39,9 @@ def fitted(span: float, sides: tuple[int, ...] = SIDES) -> Grid:
 
     Spacing is SPACING where some side can hold the span so, which is up to 680. Beyond, the greatest side holds it and
     the boxes widen: memory is bounded, at transforms of 4,096 x 4,096, half a GB in all. Below 20 the least side is
-    finer than it need be. Other spacings are quarter octaves, so that the kernels change seldom. Raises `ValueError` for a span that is not finite: no point
-    may fall outside the grid.
+    finer than it need be. Other spacings are quarter octaves, so that the kernels change seldom.
+
+    Raises `ValueError` for a span that is not finite: no point may fall outside the grid.
     """
     if not np.isfinite(span):
         raise ValueError(

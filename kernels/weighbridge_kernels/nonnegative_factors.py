@@ -9,8 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from weighbridge_kernels.leading_spectrum import leading_spectrum
-from weighbridge_kernels.principal_components import EXACT_UP_TO, PASSES
+from weighbridge_kernels.principal_components import EXACT_UP_TO, leading
 from weighbridge_kernels.spectral_metrics import gram_floor
 
 FloatArray = npt.NDArray[np.float64]
@@ -126,20 +125,17 @@ def _first(x: Any, wrong: npt.NDArray[np.bool_]) -> tuple[tuple[int, ...], float
 def leading_triplets(form: Form, x: Any, count: int, key: int) -> tuple[FloatArray, FloatArray, FloatArray]:
     """U [m, count], s [count], V [n, count] of x = U diag(s) V^T; zeros where s is rounding.
 
-    Through the Gram matrix of the short side, or, beyond `EXACT_UP_TO`, `leading_spectrum` with `key`.
+    Through the Gram matrix of the short side, or, beyond `EXACT_UP_TO`, `leading` with `key`.
     """
     tall = x.T if x.shape[0] < x.shape[1] else x
     side = tall.shape[1]
     nothing = np.zeros(side)
     if side > EXACT_UP_TO:
-        found = leading_spectrum(
-            lambda block: form.back_project(tall, nothing, form.project(tall, nothing, block)),
-            side,
-            count=count,
-            passes=PASSES,
-            key=key,
-        )
-        s, short = found.values, found.vectors
+
+        def apply_gram(block: FloatArray) -> FloatArray:
+            return form.back_project(tall, nothing, form.project(tall, nothing, block))
+
+        s, _, short = leading(apply_gram, side, count=count, key=key)
     else:
         eigenvalues, vectors = form.eigenpairs(form.gram_of(tall))
         s, short = np.sqrt(np.maximum(eigenvalues[:count], 0)), vectors[:, :count]

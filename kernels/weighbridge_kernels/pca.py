@@ -73,8 +73,8 @@ def pca(strips: Strips, shape: tuple[int, int], *, count: int, key: int = 0) -> 
     <= n, whole columns where n < d. Route `scatter`, where d <= n: through the d x d scatter, in one pass. `rows`,
     where n < d: through the n x n Gram matrix of the centred rows, in three. `lanczos`, where the short side exceeds
     `EXACT_UP_TO`: `leading_spectrum` of either, which multiplies the matrix `PASSES` times, its first block seeded by
-    `key`. Memory: some strips, and 3 times the square of the short side, or 4 · `count` · `PASSES` vectors along it.
-    float64 throughout.
+    `key`. Memory: some strips, and 3 times the square of the short side, or 4 · (`count` + 4) · `PASSES` vectors along
+    it. float64 throughout.
 
     Raises `ValueError` for a NaN or an infinity, for no rows or columns, and for a `count` not in 1..min(shape).
 

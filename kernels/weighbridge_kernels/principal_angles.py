@@ -54,23 +54,34 @@ def _angles(p: FloatArray, q: FloatArray) -> FloatArray:
         p, q = q, p
     products = p.T @ q
     cosines = np.clip(np.linalg.svd(products, compute_uv=False), 0, 1)
-    sines = np.clip(np.linalg.svd(q - p @ products, compute_uv=False)[::-1][: cosines.size], 0, 1)
+    sines = np.clip(np.linalg.svd(q - p @ products, compute_uv=False)[::-1], 0, 1)
     angles: FloatArray = np.where(cosines**2 >= 0.5, np.arcsin(sines), np.arccos(cosines))
     return angles
 
 
 def subspace_overlaps(matrices: npt.NDArray[Any]) -> SubspaceOverlaps:
-    """Principal angles of all pairs of a stack [h, d, k] summed up; two small singular value problems a pair."""
-    bases = [orthonormal_basis(x) for x in matrices]
-    h, d = matrices.shape[:2]
-    ranks = np.array([basis.shape[1] for basis in bases], np.int64)
+    """Principal angles of all pairs of a stack [h, d, k] summed up.
+
+    One product of bases and one small singular value problem a pair: angles by cosines alone, right to 1e-7. Ranks and
+    NaN as in `orthonormal_basis`.
+    """
+    h, d, k = matrices.shape
+    found = [orthonormal_basis(x) for x in matrices]
+    ranks = np.array([basis.shape[1] for basis in found], np.int64)
+    bases = (
+        np.stack([np.pad(basis, [(0, 0), (0, k - basis.shape[1])]) for basis in found]) if h else np.empty((0, d, k))
+    )
+    shared = np.minimum.outer(ranks, ranks)
     squared, least, greatest = (np.full((h, h), np.nan) for _ in range(3))
     for i in range(h):
-        for j in range(i, h):
-            angles = _angles(bases[i], bases[j])
-            if angles.size:
-                squared[i, j] = squared[j, i] = np.square(np.cos(angles)).mean()
-                least[i, j] = least[j, i] = angles[0]
-                greatest[i, j] = greatest[j, i] = angles[-1]
-    expected = np.where(np.isnan(squared), np.nan, np.maximum.outer(ranks, ranks) / max(d, 1))
-    return SubspaceOverlaps(squared, least, greatest, ranks, expected)
+        cosines = np.clip(np.linalg.svd(bases[i].T @ bases[i:], compute_uv=False), 0, 1)
+        for j in i + np.flatnonzero(shared[i, i:]):
+            of_pair = cosines[j - i, : shared[i, j]]
+            squared[i, j] = np.square(of_pair).mean()
+            least[i, j], greatest[i, j] = np.arccos(of_pair[[0, -1]])
+    expected = np.where(shared > 0, np.maximum.outer(ranks, ranks) / max(d, 1), np.nan)
+    return SubspaceOverlaps(_mirrored(squared), _mirrored(least), _mirrored(greatest), ranks, expected)
+
+
+def _mirrored(upper: FloatArray) -> FloatArray:
+    return np.where(np.tri(upper.shape[0], k=-1, dtype=bool), upper.T, upper)

@@ -20,9 +20,11 @@ Strips = Callable[[], Iterable[Any]]
 
 EXACT_UP_TO = 8192
 """Short side beyond which the leading components alone are sought: all would take minutes and half a gigabyte."""
-PASSES = 8
-"""Times that a matrix with a short side beyond `EXACT_UP_TO` is multiplied, which the block Lanczos method turns into
-subspaces within 1e-6 where the next singular value is at most 0.7 of the last kept."""
+PASSES = 12
+"""Times that a matrix with a short side beyond `EXACT_UP_TO` is multiplied. With `OVERSAMPLING`, subspaces come within
+1e-6 where the next singular value is 0.7 of the last kept and the others lie closely below it."""
+OVERSAMPLING = 4
+"""Vectors sought beyond those asked for, without which a single one now and then starts out of luck."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,14 @@ def spread_of_both(a: Spread, b: Spread) -> Spread:
     return Spread(n, a.mean + step * share, a.squares + b.squares + float(step @ step) * a.count * share)
 
 
+def leading(
+    apply_gram: Callable[[FloatArray], FloatArray], side: int, *, count: int, key: int
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Singular values, bounds and vectors, one a column, by `PASSES` of `leading_spectrum` with `OVERSAMPLING`."""
+    found = leading_spectrum(apply_gram, side, count=min(count + OVERSAMPLING, side), passes=PASSES, key=key)
+    return found.values[:count], found.bounds[:count], found.vectors[:, :count]
+
+
 def of_scatter(form: Form, state: Scatter, *, count: int) -> PCA:
     """The `count` leading components of all rows that a state has seen, by the eigenvectors of their scatter."""
     mean = np.asarray(state.mean, np.float64)
@@ -167,8 +177,8 @@ def _of_tall_by_lanczos(form: Form, strips: Strips, cols: int, count: int, key: 
             image += form.back_project(chunk, state.mean, form.project(chunk, state.mean, block))
         return image
 
-    found = leading_spectrum(apply_scatter, cols, count=count, passes=PASSES, key=key)
-    return _result(state.mean, found.vectors, found.values, found.bounds, total, state.count, "lanczos")
+    values, bounds, vectors = leading(apply_scatter, cols, count=count, key=key)
+    return _result(state.mean, vectors, values, bounds, total, state.count, "lanczos")
 
 
 def _of_wide(form: Form, strips: Strips, shape: tuple[int, int], count: int, key: int) -> PCA:
@@ -186,8 +196,7 @@ def _of_wide(form: Form, strips: Strips, shape: tuple[int, int], count: int, key
 
     route: Route = "lanczos" if rows > EXACT_UP_TO else "rows"
     if route == "lanczos":
-        found = leading_spectrum(apply_gram, rows, count=count, passes=PASSES, key=key)
-        values, bounds, left = found.values, found.bounds, found.vectors
+        values, bounds, left = leading(apply_gram, rows, count=count, key=key)
     else:
         gram: Any = np.zeros((rows, rows))
         for strip, mean in zip(strips(), means, strict=True):

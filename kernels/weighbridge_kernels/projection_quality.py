@@ -170,6 +170,6 @@ def _check_finite(x: npt.NDArray[Any], name: str) -> None:
     (bad,) = np.nonzero(~np.isfinite(x).all(axis=1))
     if bad.size:
         raise ValueError(
-            f"projection_quality: row {bad[0]} of {name} holds NaN or Inf, and {bad.size - 1} others do; expected finite "
-            "entries: leave these rows out of both"
+            f"projection_quality: row {bad[0]} of {name} holds NaN or Inf, and {bad.size - 1} others do; expected "
+            "finite entries: leave these rows out of both"
         )

@@ -34,8 +34,8 @@ def seriation(
     Units are rows of norm 1 or 0; those of zeros, which have no direction, come last, in their order. Up to
     `hierarchical_rows` rows hierarchical, beyond by bisection until parts are that small; parts keep the order of the
     bisection, and each runs in its direction. `key` seeds its eigenvectors: the same key, the same order; a mirrored
-    order is as good. All in float64. A bisection parts one of some dozen groups now and then, if it lies between both
-    sides.
+    order is as good. All in float64. Bisection keeps a few groups whole, but of a
+    dozen and more it often leaves some in two pieces: those that lie between both sides.
     """
     live = units.any(axis=1)
     (rows,), (dead,) = np.nonzero(live), np.nonzero(~live)

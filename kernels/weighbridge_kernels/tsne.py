@@ -3,8 +3,8 @@
 Attraction runs over the edges of the graph, repulsion over all pairs in blocks or by interpolation on a grid
 (`interpolation_grid`). Nothing is scattered: rows of edges are summed by segments, charges are spread and forces
 gathered by products of dense stencils, at the highest precision. One compilation serves all chunks of iterations on
-grids of one size, of which there are five. (On the CPU an FFT inside the loop runs as fast as one jitted by itself
-since jax 0.10.2; jax issue 39081 saw otherwise.)
+grids of one size, of which there are five. The FFT shares the loop's jit: on the CPU with jax 0.10.2 it measured as
+fast there as in a jit of its own, unlike what jax issue 39081 saw.
 """
 
 from __future__ import annotations
@@ -158,15 +158,13 @@ def _repulsion(y: Array, nodes: int) -> Pair:
 
 
 def _blocks(y: Array, width: int) -> Pair:
-    """The points in blocks [blocks, 2, rows] with the last one padded, and which of them are points [blocks, rows]."""
+    """The points in blocks [blocks, 2, rows], the last one padded, and their numbers [blocks, rows]: padding's >= n."""
     n = y.shape[1]
     rows = max(min(_CELLS // width, n), 1)
     blocks = -(-n // rows)
     padded = jnp.pad(y, ((0, 0), (0, blocks * rows - n)), mode="edge")
-    return (
-        padded.reshape(2, blocks, rows).transpose(1, 0, 2),
-        (jnp.arange(blocks * rows, dtype=jnp.int32) < n).reshape(blocks, rows),
-    )
+    numbers = jnp.arange(blocks * rows, dtype=jnp.int32)
+    return padded.reshape(2, blocks, rows).transpose(1, 0, 2), numbers.reshape(blocks, rows)
 
 
 def _joined(blocks: Float32[Array, "blocks 2 rows"], n: int) -> Float32[Array, "2 n"]:
@@ -177,9 +175,11 @@ def _over_all_pairs(y: Array) -> Pair:
     n = y.shape[1]
 
     def of_block(block: Pair) -> Pair:
-        points, valid = block
+        points, numbers = block
         q, *forces = kernels(*(points[a][:, None] - y[a][None, :] for a in range(2)))
-        return jnp.stack([force.sum(axis=1) for force in forces]), jnp.where(valid, q.sum(axis=1) - 1, 0)
+        itself = numbers[:, None] == jnp.arange(n, dtype=jnp.int32)[None, :]
+        sums = jnp.where(itself, 0, q).sum(axis=1)
+        return jnp.stack([force.sum(axis=1) for force in forces]), jnp.where(numbers < n, sums, 0)
 
     push, z = lax.map(of_block, _blocks(y, n))
     return _joined(push, n), z.sum()
@@ -189,8 +189,8 @@ def _on_grid(y: Array, nodes: int) -> Pair:
     """As in `interpolation_grid`, with the spacing that just holds the points: a growing embedding stays inside."""
     n, low = y.shape[1], y.min(axis=1, keepdims=True)
     spacing = jnp.maximum(_span(y), 1e-6) / (nodes - STENCIL - 1)
-    blocks, valid = _blocks((y - low) / spacing + 1.25, nodes)
-    charges, own = _spread(blocks, valid, spacing, nodes)
+    blocks, numbers = _blocks((y - low) / spacing + 1.25, nodes)
+    charges, own = _spread(blocks, numbers < n, spacing, nodes)
     fields, z = _convolved(charges, spacing)
     push = lax.map(lambda block: _gathered(block, fields), blocks)
     return _joined(push, n), z - own
@@ -208,7 +208,7 @@ def _dense(u: Float32[Array, "2 rows"], nodes: int) -> Float32[Array, "2 rows no
     return sum((jnp.where(at == a, w[:, :, None], 0) for a, w in enumerate(stencil)), start=jnp.float32(0))
 
 
-def _spread(blocks: Array, valid: Array, spacing: Array, nodes: int) -> Pair:
+def _spread(blocks: Array, are_points: Array, spacing: Array, nodes: int) -> Pair:
     """Charges on the nodes, and the sum of q between each charge and itself."""
     offsets = jnp.arange(STENCIL, dtype=jnp.float32) * spacing
     own_kernel = kernels(offsets[:, None], offsets[None, :])[0]
@@ -222,7 +222,7 @@ def _spread(blocks: Array, valid: Array, spacing: Array, nodes: int) -> Pair:
         return (sums[0] + charges, sums[1] + own), None
 
     zero = jnp.zeros((nodes, nodes), jnp.float32), jnp.zeros((), jnp.float32)
-    return lax.scan(add, zero, (blocks, valid))[0]
+    return lax.scan(add, zero, (blocks, are_points))[0]
 
 
 def _lagged(stencil: tuple[Array, ...]) -> Float32[Array, "2 rows lags"]:

@@ -24,8 +24,8 @@ from weighbridge_kernels.interpolation_grid import STENCIL, Grid, fitted, kernel
 
 Float32Array = npt.NDArray[np.float32]
 
-_PARTS = 4
-"""Slices of the points, with about as many edges in each."""
+_PARTS = 8
+"""Slices of the points, with about as many edges in each: the most threads that a step can use."""
 _ONE = np.float32(1)
 _GAIN_STEP, _GAIN_DECAY, _LEAST_GAIN, _LONGEST_MOVE = (
     np.float32(rate) for rate in (descent.GAIN_STEP, descent.GAIN_DECAY, descent.LEAST_GAIN, descent.LONGEST_MOVE)
@@ -155,18 +155,26 @@ def _exactly(pool: Executor) -> Repel:
     return repel
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=_REASSOCIATED)
+@njit(nogil=True, cache=True, error_model="numpy")
 def _repel_all(x, y, start, stop, push, z):  # type: ignore[no-untyped-def]
+    """The point itself is left out of its sums, not subtracted: its 1 may dwarf all other terms."""
     for i in range(start, stop):
-        x0, y0 = x[i], y[i]
-        fx = fy = total = np.float32(0)
-        for j in range(x.size):
-            dx, dy = x0 - x[j], y0 - y[j]
-            q = _ONE / (_ONE + dx * dx + dy * dy)
-            total += q
-            fx += q * q * dx
-            fy += q * q * dy
-        push[0, i], push[1, i], z[i] = fx, fy, np.float64(total) - 1
+        before, after = _repel_some(x, y, i, 0, i), _repel_some(x, y, i, i + 1, x.size)
+        push[0, i], push[1, i] = before[0] + after[0], before[1] + after[1]
+        z[i] = np.float64(before[2]) + np.float64(after[2])
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=_REASSOCIATED)
+def _repel_some(x, y, i, start, stop):  # type: ignore[no-untyped-def]
+    x0, y0 = x[i], y[i]
+    fx = fy = total = np.float32(0)
+    for j in range(start, stop):
+        dx, dy = x0 - x[j], y0 - y[j]
+        q = _ONE / (_ONE + dx * dx + dy * dy)
+        total += q
+        fx += q * q * dx
+        fy += q * q * dy
+    return fx, fy, total
 
 
 @dataclass(frozen=True, slots=True)

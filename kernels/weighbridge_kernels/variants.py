@@ -18,6 +18,7 @@ import numpy as np
 
 from weighbridge_kernels.blocks import BASE, Blocks
 from weighbridge_kernels.distribution import finite_table
+from weighbridge_kernels.similar_pairs import Correlations, Neighbours
 from weighbridge_kernels.states import NVFP4_EXPONENTS, BlockErrors, Moments
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ class Variant:
     gram_product: Callable[[Iterable[Array], np.ndarray], np.ndarray]
     singular_values_of_gram: Callable[[Array], np.ndarray]
     singular_values_direct: Callable[[Array], np.ndarray]
+    correlations: Callable[..., Correlations]
+    neighbours: Callable[..., Neighbours]
     spans: "DeviceSpans | None" = None
     """Whole spans on devices in one call each; where there is none, a span is what the functions above make of it."""
 
@@ -100,7 +103,9 @@ def host() -> Variant:
         block_quantization_host,
         central_moments_host,
         channel_norms_host,
+        correlation_host,
         finite_tile_host,
+        neighbours_host,
         pyramid_host,
         semi_structured_sparsity_host,
         spectrum_host,
@@ -132,6 +137,8 @@ def host() -> Variant:
         gram_product=lambda strips, block: _sum(spectrum_host.gram_product(strip, block) for strip in strips),
         singular_values_of_gram=spectrum_host.singular_values_of_gram,
         singular_values_direct=spectrum_host.singular_values_direct,
+        correlations=correlation_host.correlations,
+        neighbours=neighbours_host.neighbours,
     )
 
 
@@ -175,6 +182,8 @@ def on_jax(platform: str) -> Variant:
         gram_product=forms.gram_product,
         singular_values_of_gram=forms.singular_values_of_gram,
         singular_values_direct=forms.singular_values_direct,
+        correlations=forms.correlations,
+        neighbours=forms.neighbours,
         spans=DeviceSpans(devices, forms.method),
     )
 
@@ -285,6 +294,22 @@ class _JaxForms:
             return spectrum_host.singular_values_of_gram(np.asarray(total))
         with jax.enable_x64(True):
             return np.asarray(spectrum.singular_values_of_gram(total))
+
+    def correlations(self, x: np.ndarray, **options: Any) -> Correlations:
+        import jax
+
+        from weighbridge_kernels.correlation import correlations
+
+        with jax.default_device(next(self.turns)):
+            return correlations(jax.numpy.asarray(x), **options)
+
+    def neighbours(self, queries: np.ndarray, keys: np.ndarray, **options: Any) -> Neighbours:
+        import jax
+
+        from weighbridge_kernels.neighbours import neighbours
+
+        with jax.default_device(next(self.turns)):
+            return neighbours(jax.numpy.asarray(queries), jax.numpy.asarray(keys), **options)
 
     def singular_values_direct(self, x: np.ndarray) -> np.ndarray:
         import jax

@@ -158,6 +158,11 @@ def spans() -> dict[str, tuple[Callable, tuple[object, ...]]]:
         ("singular_values_direct", "f4"),
     ):
         calls[name] = getattr(spectrum, name), (jax.ShapeDtypeStruct((19, 19), dtype),)
+    total, block, strip = (
+        jax.ShapeDtypeStruct(shape, d) for shape, d in (((7, 7), "f8"), ((7, 3), "f8"), ((19, 7), "f4"))
+    )
+    calls["add_gram"] = spectrum.add_gram, (total, strip)
+    calls["add_gram_product"] = spectrum.add_gram_product, (block, strip, block)
     calls |= principal_components() | nonnegative_factors() | random_projections() | embeddings() | similar_rows()
     weigh, arguments = calls["float32 by sort"]
     _, span = jax.eval_shape(weigh, *arguments)

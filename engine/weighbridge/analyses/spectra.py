@@ -5,30 +5,27 @@ views it, and every other is a stack of matrices, one row each (experts). What h
 """
 
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, fields
 from typing import Any, Literal
 
-from weighbridge import devices
 from weighbridge.analyses import spectrum_row, weightwatcher
 from weighbridge.analyses.matrices import Attention, Convolutions
-from weighbridge.analyses.plan import IfExists, Plan, Progress, Watch, make_plan, start
+from weighbridge.analyses.matrix_rows import Rows, run_rows
+from weighbridge.analyses.plan import IfExists, Plan, Progress, make_plan
 from weighbridge.analyses.spectrum_row import Baseline, Job, Options, Route, Row
 from weighbridge.checkpoints.config import config, heads
 from weighbridge.checkpoints.protocol import Tensor
-from weighbridge.errors import BadArgument, WeighbridgeError
+from weighbridge.errors import BadArgument
 from weighbridge.matrix import matrix_view
 from weighbridge.report import Report
-from weighbridge.report.tables import TableWriter
-from weighbridge.roles import assign
+from weighbridge.roles import Role
 from weighbridge_kernels.variants import Device, Variant
 
 TABLE = "spectra"
 EXACT_UP_TO = 8192
 """Short side beyond which only the greatest singular values are found: all would take minutes."""
 TOP = 32
-_NO_WEIGHTS = ("codes", "scales")
 
 Compat = Literal["weightwatcher"]
 
@@ -122,81 +119,22 @@ def plan(
 
 def run(prepared: Plan, *, device: Device = "auto", progress: Callable[[Progress], None] | None = None) -> Report:
     """Carries out a plan; see `spectra`."""
-    if prepared.finished is not None:
-        return prepared.finished
-    began = time.monotonic()
-    kernels = devices.select(device)
-    writer, manifest = start(prepared, kernels.name)
-    analysis = manifest.analyses[prepared.table]
-    try:
-        _fill(prepared, writer, analysis.options, kernels, Watch(prepared, progress))
-    finally:
-        writer.flush()
-        analysis.seconds += time.monotonic() - began
-        manifest.save(prepared.folder)
-    analysis.status = "complete"
-    manifest.save(prepared.folder)
-    return Report(prepared.folder)
+    return run_rows(prepared, _rows(prepared), device=device, progress=progress)
 
 
-def _fill(prepared: Plan, writer: TableWriter, given: dict[str, Any], kernels: Variant, watch: Watch) -> None:
-    order = {name: i for i, name in enumerate(prepared.checkpoint)}
-    for i, fault in enumerate(prepared.faults):
-        row = {"name": fault.name, "shape": list(fault.shape), "part": "", "status": "failed", "reason": fault.reason}
-        writer.add(row | {"role": "other", "order": len(order) + i})
-    decompose = _decomposer(prepared, given, kernels)
-    for tensor in prepared.remaining:
-        role, layer = assign(tensor.name, tensor.shape, tensor.dtype.name, order.keys())
-        about = {
-            "name": tensor.name,
-            "shape": list(tensor.shape),
-            "dtype": tensor.dtype.name,
-            "role": role,
-            "layer": layer,
-            "part": "",
-            "variant": kernels.name,
-            "order": order[tensor.name],
-        }
-        writer.add_all([about | row for row in _rows_of(tensor, role, decompose)])
-        watch.advance(tensor.nbytes, 1)
-
-
-Decompose = Callable[[Tensor, Any], Iterator[Row]]
-
-
-def _decomposer(prepared: Plan, given: dict[str, Any], kernels: Variant) -> Decompose:
-    """What gives the rows of a tensor of a role, for the table that the plan fills."""
+def _rows(prepared: Plan) -> Rows:
+    """What gives the rows of a tensor, for the table that the plan fills."""
+    given = prepared.manifest.analyses[prepared.table].options
     if prepared.table != TABLE:
         options = weightwatcher.Options(key=given["key"], baseline=given["baseline"])
-        return lambda tensor, role: weightwatcher.rows(tensor, matrix_view(tensor.name, tensor.shape, role), options)
+        return lambda tensor, role, kernels: weightwatcher.rows(
+            tensor, matrix_view(tensor.name, tensor.shape, role), options
+        )
     asked = Options(**{option.name: given[option.name] for option in fields(Options)})
     settings = config(prepared.checkpoint) if asked.attention == "heads" else {}
-    return lambda tensor, role: spectrum_row.rows(
-        Job(
-            tensor,
-            matrix_view(tensor.name, tensor.shape, role),
-            heads(settings, role, tensor.shape),
-            asked,
-            kernels,
-        )
-    )
 
+    def rows(tensor: Tensor, role: Role, kernels: Variant) -> Iterator[Row]:
+        view = matrix_view(tensor.name, tensor.shape, role)
+        yield from spectrum_row.rows(Job(tensor, view, heads(settings, role, tensor.shape), asked, kernels))
 
-def _rows_of(tensor: Tensor, role: Any, decompose: Decompose) -> list[Row]:
-    reason = _without_spectrum(tensor, role)
-    if reason:
-        return [{"status": "skipped", "reason": reason}]
-    try:
-        return list(decompose(tensor, role))
-    except WeighbridgeError as error:
-        return [{"status": "failed", "reason": f"{tensor.name}: {error}"}]
-
-
-def _without_spectrum(tensor: Tensor, role: str) -> str:
-    if tensor.dtype.kind != "float":
-        return f"{tensor.dtype} holds no weights"
-    if role in _NO_WEIGHTS:
-        return f"{role} of a quantised tensor, not weights"
-    if len(tensor.shape) < 2:
-        return "has fewer than two axes"
-    return "" if tensor.count else "has no entries"
+    return rows

@@ -16,12 +16,16 @@ from weighbridge.analyses.weightwatcher_bulk import bulk
 from weighbridge.checkpoints.protocol import Tensor
 from weighbridge.matrix import MatrixView
 from weighbridge_kernels.power_law import power_law
-from weighbridge_kernels.spectrum_host import singular_values_direct
+from weighbridge_kernels.spectral_metrics import gram_floor
+from weighbridge_kernels.spectrum_host import gram, singular_values_direct, singular_values_of_gram
 
 CUT_OFF = 1e-5
 """Eigenvalues up to this are left out of the fit."""
 CONV_FACTOR = 0.5
 """What the eigenvalues of a convolution's slices are multiplied by."""
+
+_CLEAR = 100
+"""Times the noise of a Gram matrix that the least singular value must be, so that its square is right to 1e-4."""
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -99,8 +103,16 @@ def figures(stack: FloatArray, factor: float, options: Options) -> dict[str, Any
 
 def _eigenvalues(stack: FloatArray, factor: float) -> FloatArray:
     """Of all matrices of a stack together, least first."""
-    found: FloatArray = np.square(np.sort(singular_values_direct(stack).reshape(-1))) * factor
+    found: FloatArray = np.square(np.sort(_singular_values(stack).reshape(-1))) * factor
     return found
+
+
+def _singular_values(stack: FloatArray) -> FloatArray:
+    """By Gram matrices where the least values are well above what is noise there; directly where one is not."""
+    long_last = stack if stack.shape[-2] >= stack.shape[-1] else stack.swapaxes(-1, -2)
+    values = singular_values_of_gram(gram(long_last))
+    noise = gram_floor(1.0, stack.shape[-1]) * values[..., 0]
+    return values if (values[..., -1] > _CLEAR * noise).all() else singular_values_direct(stack)
 
 
 def _entropy(eigenvalues: FloatArray, rank: int) -> float:

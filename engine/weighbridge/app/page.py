@@ -16,7 +16,7 @@ from weighbridge.app.tensor_page import TensorPage, note
 from weighbridge.errors import WeighbridgeError
 from weighbridge.report.summary import summarize
 from weighbridge.terminal import size
-from weighbridge.views import depth, model_map, ridge
+from weighbridge.views import depth, model_map, relations, ridge
 
 MAP_COLUMNS = (
     "std",
@@ -125,11 +125,13 @@ class Page:
         ]
 
     def _depths(self) -> list[Any]:
-        """Figures of the spectra by layer, where the report has them."""
+        """Figures of the spectra by layer, and what the layers share, where the report has them."""
         report = self._model.report
-        if "spectra" not in report.manifest.analyses:
-            return []
-        plots = [depth(report, figure, theme=self._state.theme) for figure in DEPTH_COLUMNS]
+        held, plots = report.manifest.analyses, []
+        if "spectra" in held:
+            plots += [depth(report, figure, theme=self._state.theme) for figure in DEPTH_COLUMNS]
+        if "relations" in held:
+            plots.append(relations(report, theme=self._state.theme))
         return [panel.pane.HoloViews(plot, sizing_mode="stretch_width", linked_axes=False) for plot in plots]
 
     def _findings(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import panel
 
 from weighbridge.app.model import Model
+from weighbridge.app.neurons import neurons
 from weighbridge.app.state import TABS, State, Tab
 from weighbridge.app.style import html
 from weighbridge.errors import WeighbridgeError
@@ -24,6 +25,8 @@ from weighbridge.views.window import MEANINGS, Picture, Range
 
 _WIDENINGS = (1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0, 1000.0)
 _POLL_MS = 200
+_NEEDS = {"spectrum": "spectra", "neurons": "correlations"}
+"""The table that a tab shows, where it is not the scan."""
 _AROUND = 8
 """Channels shown on each side of one that was clicked."""
 _SLIDER_PARTS = 4096
@@ -58,7 +61,7 @@ class TensorPage:
     def _known_tabs(self) -> list[Tab]:
         """A tab for each analysis that the report holds."""
         held = self._model.report.manifest.analyses
-        return [tab for tab in TABS if tab != "spectrum" or "spectra" in held]
+        return [tab for tab in TABS if _NEEDS.get(tab, "scan") in held]
 
     def show(self, tab: Tab) -> None:
         """Turns to a tab."""
@@ -187,6 +190,10 @@ class TensorPage:
     def _vectors(self, row: dict[str, Any]) -> Any:
         rows, cols = (self._model.channel_name(row[side] or 0) for side in ("rows", "cols"))
         return singular_vectors(row, rows=rows, cols=cols, theme=self._theme)
+
+    def _neurons(self) -> Any:
+        """How similar the rows and the columns of the tensor's matrix are, and the neighbours of any one of them."""
+        return neurons(self._model, self._entry.name, self._theme)
 
     def _figures(self) -> Any:
         rows = "".join(

@@ -48,6 +48,11 @@ def config(checkpoint: Checkpoint) -> Mapping[str, Any]:
     return found | text if isinstance(text, dict) else found
 
 
+def width(settings: Mapping[str, Any]) -> int | None:
+    """The length of the residual axis, where it is told."""
+    return _natural(settings, _WIDTH)
+
+
 def heads(settings: Mapping[str, Any], role: Role, shape: tuple[int, ...]) -> Heads | None:
     """How a query, key, value or output matrix of a `shape` falls into heads; None where that is not told.
 
@@ -56,10 +61,9 @@ def heads(settings: Mapping[str, Any], role: Role, shape: tuple[int, ...]) -> He
     then [out, in] is taken, as PyTorch stores them.
     """
     count = _natural(settings, _HEADS)
-    width = _natural(settings, _WIDTH)
     if role not in ("attention_q", "attention_k", "attention_v", "attention_o") or count is None or len(shape) != 2:
         return None
-    size = _natural(settings, ("head_dim",)) or ((width or 0) // count)
+    size = _natural(settings, ("head_dim",)) or ((width(settings) or 0) // count)
     if role in ("attention_k", "attention_v"):
         count = _natural(settings, _SHARED_HEADS) or count
     axes: tuple[Literal["rows", "cols"], ...] = ("cols", "rows") if role == "attention_o" else ("rows", "cols")

@@ -212,15 +212,69 @@ PROJECTIONS = (
     Column("seconds", "float64", "time that it took"),
     *_STATE,
 )
+_SIDES = (("row", "rows"), ("col", "columns"))
+_SIMILARITY = (
+    ("dead", "int64", "of norm 0 (for Pearson: constant)"),
+    ("not_finite", "int64", "with NaN or Inf"),
+    ("duplicates", "int64", "that share a group whose members are alike up to the threshold"),
+    ("opposites", "int64", "that share a group linked by opposites up to the threshold"),
+    ("pairs", "int64", "pairs compared"),
+    ("mean_similarity", "float64", "mean over all pairs, by bins"),
+    ("spread", "float64", "root mean square over all pairs, by bins"),
+    ("greatest", "float64", "greatest similarity of a pair"),
+    ("least", "float64", "least similarity of a pair"),
+    ("null_spread", "float64", "spread of random directions"),
+    ("null_greatest", "float64", "greatest magnitude expected among as many pairs of random directions"),
+)
+_SIMILARITY_LISTS = (
+    ("neighbours", "list<int32>", "the most similar ones of each, a run of `count` after another; -1 for none"),
+    ("similarities", "list<float32>", "their similarities"),
+    ("opposed", "list<int32>", "the most opposed ones of each"),
+    ("opposed_similarities", "list<float32>", "their similarities"),
+    ("distribution", "list<int64>", "pairs in each bin of similarity (weighbridge_kernels.similar_pairs.EDGES)"),
+    ("duplicate_members", "list<int32>", "those that are alike"),
+    ("duplicate_groups", "list<int32>", "the first of the group of each of these"),
+    ("opposite_members", "list<int32>", "those that are opposite"),
+    ("opposite_groups", "list<int32>", "the first of the group of each of these"),
+)
+CORRELATIONS = (
+    *_MATRIX,
+    Column("kind", "string", "cosine or pearson"),
+    *(Column(f"{s}_{n}", kind, f"{what}: {means}") for s, what in _SIDES for n, kind, means in _SIMILARITY),
+    *_STATE,
+    *(Column(f"{s}_{n}", kind, f"{what}: {means}") for s, what in _SIDES for n, kind, means in _SIMILARITY_LISTS),
+)
+RELATIONS = (
+    *_MATRIX[:-2],
+    Column("extent", "int64", "length of the residual axis"),
+    Column("coordinates", "int64", "places of it that were looked at"),
+    Column("peer_overlap_expected", "float64", "peer_overlap of spaces in random position"),
+    Column("parts", "int64", "heads or experts"),
+    Column("part_overlap_expected", "float64", "part_overlap of spaces in random position"),
+    *_STATE,
+    Column("others", "list<string>", "the matrices that share the axis, itself among them"),
+    Column("cka", "list<float64>", "debiased linear CKA with each of these"),
+    Column("cka_null_mean", "list<float64>", "its mean over random matrices of the same row norms"),
+    Column("cka_null_std", "list<float64>", "its standard deviation over these"),
+    Column("peers", "list<string>", "the matrices of the same role, itself among them"),
+    Column("peer_overlap", "list<float64>", "mean squared cosine of the angles between the leading subspaces"),
+    Column("peer_least_angle", "list<float64>", "least of those angles, radians"),
+    Column("part_overlap", "list<float64>", "mean squared cosine between heads or experts, row after row"),
+    Column("part_least_angle", "list<float64>", "least angle between them, radians"),
+)
 TABLES: dict[str, tuple[Column, ...]] = {
     "scan": SCAN,
     "spectra": SPECTRA,
     "weightwatcher": WEIGHTWATCHER,
     "projections": PROJECTIONS,
+    "correlations": CORRELATIONS,
+    "relations": RELATIONS,
 }
 """The columns of every table that a report may hold."""
 HEADLINES: dict[str, tuple[str, ...]] = {
     "spectra": ("alpha", "alpha_tail", "stable_rank", "effective_rank", "rank", "mp_spikes", "spectral_norm", "route"),
+    "correlations": tuple(f"{s}_{name}" for s, _ in _SIDES for name in ("dead", "duplicates", "greatest", "spread")),
+    "relations": ("extent", "coordinates", "peer_overlap_expected", "parts", "part_overlap_expected"),
     "weightwatcher": ("alpha", "D", "num_pl_spikes", "stable_rank", "alpha_weighted", "log_norm", "spectral_norm"),
     "projections": ("points", "trustworthiness", "neighbour_recall", "kl", "explained_variance", "clusters"),
 }

@@ -107,18 +107,20 @@ def _replace(part: Path, table: "pa.Table") -> None:
 
     hidden = part.with_name(f".{part.stem}.{os.getpid()}")
     types = {field.name: field.type for field in table.schema}
+    lists = {name: of.value_type for name, of in types.items() if pa.types.is_list(of)}
     encoding = {
-        f"{name}.list.element": "BYTE_STREAM_SPLIT" if pa.types.is_floating(of.value_type) else "DELTA_BINARY_PACKED"
-        for name, of in types.items()
-        if pa.types.is_list(of)
+        f"{name}.list.element": "BYTE_STREAM_SPLIT" if pa.types.is_floating(of) else "DELTA_BINARY_PACKED"
+        for name, of in lists.items()
+        if not pa.types.is_string(of)
     }
+    texts = [name for name, of in types.items() if pa.types.is_string(of)]
     try:
         pq.write_table(
             table,
             hidden,
             row_group_size=_ROW_GROUP,
             compression="zstd",
-            use_dictionary=[name for name, of in types.items() if pa.types.is_string(of)],
+            use_dictionary=texts + [f"{name}.list.element" for name, of in lists.items() if pa.types.is_string(of)],
             column_encoding=encoding,
         )
         hidden.replace(part)
@@ -164,15 +166,19 @@ def frame(table: "pa.Table") -> "pd.DataFrame":
 
 def records(table: "pa.Table") -> Iterator[dict[str, Any]]:
     """Row by row: plain values, None for null, NumPy arrays for lists."""
-    import pyarrow as pa
 
     columns = {name: table.column(name) for name in table.column_names}
     for i in range(table.num_rows):
-        row = {name: column[i] for name, column in columns.items()}
-        yield {
-            name: cell.values.to_numpy() if pa.types.is_list(cell.type) and cell.is_valid else cell.as_py()
-            for name, cell in row.items()
-        }
+        yield {name: _plain(column[i]) for name, column in columns.items()}
+
+
+def _plain(cell: "pa.Scalar") -> Any:
+    """A cell as Python has it, a list as a NumPy array."""
+    import pyarrow as pa
+
+    if pa.types.is_list(cell.type) and cell.is_valid:
+        return cell.values.to_numpy(zero_copy_only=False)
+    return cell.as_py()
 
 
 def _array(column: Column, rows: Sequence[Row]) -> "pa.Array":

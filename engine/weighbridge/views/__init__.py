@@ -5,8 +5,11 @@ from weighbridge.views.depth import depth
 from weighbridge.views.distribution import distribution
 from weighbridge.views.findings import findings
 from weighbridge.views.heatmap import heatmap
+from weighbridge.views.overlaps import overlaps
 from weighbridge.views.overview import model_map, overview, ridge
+from weighbridge.views.relations import relations
 from weighbridge.views.scatter import scatter
+from weighbridge.views.similarities import similarities
 from weighbridge.views.singular_vectors import singular_vectors
 from weighbridge.views.snapshot import snapshot
 from weighbridge.views.spectrum import spectrum
@@ -18,9 +21,12 @@ __all__ = [
     "findings",
     "heatmap",
     "model_map",
+    "overlaps",
     "overview",
+    "relations",
     "ridge",
     "scatter",
+    "similarities",
     "singular_vectors",
     "snapshot",
     "spectrum",

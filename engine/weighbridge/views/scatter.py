@@ -183,7 +183,9 @@ class Scatter:
         what = "rows" if row["side"] == "rows" else "columns"
         count, *quality = self._projection.quality
         first = f"{row['name']}: {_METHODS[row['method']]} of its {what}, coloured by {_MEANINGS[self._colour]}"
-        note = ["distances between clusters of t-SNE mean nothing, nor do their sizes"] if row["method"] == "tsne" else []
+        note = (
+            ["distances between clusters of t-SNE mean nothing, nor do their sizes"] if row["method"] == "tsne" else []
+        )
         return [first, " · ".join([count, *quality]), *note]
 
     def _axis_labels(self) -> tuple[str, str]:
