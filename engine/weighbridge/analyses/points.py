@@ -55,8 +55,7 @@ class Points:
 
     def neighbourhood(self, count: int) -> Neighbourhood:
         """The `count` nearest of every point, exactly."""
-        search = self.kernels.module("neighbours").neighbours
-        found = search(self.x, self.x, count=max(count, 1), metric=self.metric, first=0)
+        found = self.kernels.neighbours(self.x, self.x, count=max(count, 1), metric=self.metric, first=0)
         return Neighbourhood(found.indices[:, :count], found.values[:, :count], self.metric)
 
 

@@ -29,7 +29,9 @@ _SIDE = 780
 _BAR = 90
 _REACH = 0.015
 """Of what is seen: how near the pointer must be to a point."""
-_DOTS = {"max_px": 4, "threshold": 0.9, "shape": "circle"}
+_DOTS = {"max_px": 3, "threshold": 0.9, "shape": "circle"}
+_LEAST_DOT = 1
+"""Pixels about that of a point."""
 _WIDE, _HIGH = 0.011, 0.028
 """Of the map: what a letter and a line of a label take."""
 _PALE = 0.2
@@ -213,7 +215,7 @@ class Scatter:
     def _rasterised(self, hv: Any, span: _Span) -> Any:
         import datashader
         import pandas as pd
-        from holoviews.operation.datashader import datashade, dynspread, rasterize
+        from holoviews.operation.datashader import datashade, dynspread, rasterize, spread
 
         frame = pd.DataFrame({"x": self.x, "y": self.y, "value": self._values})
         canvas = {"x_range": span.x, "y_range": span.y, "width": _SIDE, "height": _SIDE}
@@ -225,10 +227,11 @@ class Scatter:
             points = hv.Points(frame, ["x", "y"], "value")
             by = datashader.by("value", datashader.count())
             shaded = datashade(points, aggregator=by, color_key=kinds, min_alpha=160, **canvas)
-            return dynspread(shaded, **_DOTS).opts(**tools)
+            return spread(dynspread(shaded, **_DOTS), px=_LEAST_DOT).opts(**tools)
         points = hv.Points(frame, ["x", "y"], "value")
         image = rasterize(points, aggregator=datashader.mean("value"), **canvas)
-        return dynspread(image, how="source", **_DOTS).opts(**self._scale(), **tools)
+        dots = spread(dynspread(image, how="source", **_DOTS), how="source", px=_LEAST_DOT)
+        return dots.opts(**self._scale(), **tools)
 
     def _pointed(self, hv: Any, span: _Span) -> Any:
         """The point under the pointer, with all that hover tells."""
