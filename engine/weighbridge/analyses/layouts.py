@@ -34,7 +34,7 @@ def needed(method: Method, perplexity: float, n: int) -> int:
 def lay_out(
     method: Method, points: Points, near: Neighbourhood, *, dims: int, perplexity: float, key: int, told: Told
 ) -> Layout:
-    """The map of a method. Raises `ValueError` where the numbers exceed what its kernel can hold."""
+    """The map of a method."""
     if method == "tsne":
         return _tsne(points, near, perplexity, key, told)
     if method == "random":
@@ -46,8 +46,7 @@ def lay_out(
 def principal_scores(x: npt.NDArray[Any], count: int, points: Points, key: int) -> tuple[FloatArray, Any]:
     """Scores along the leading principal components, as many as there are up to `count`, and the components."""
     kernel = points.kernels.module("pca")
-    strips = (x if x.shape[0] >= x.shape[1] else x.T,)
-    found = kernel.pca(lambda: strips, x.shape, count=min(count, *x.shape), key=key)
+    found = kernel.pca(lambda: (x,), x.shape, count=min(count, *x.shape), key=key)
     return np.asarray(kernel.scores(x, found)), found
 
 

@@ -75,12 +75,10 @@ def read_points(
     return Points(x if live.all() else x[live], norms, live, metric, kernels)
 
 
-def chosen(rows: Any, total: int) -> range:
+def chosen(rows: slice | range | None, total: int) -> range:
     """The consecutive channels that a slice or range takes out of so many; all for None. Raises `BadArgument`."""
     if rows is None:
         return range(total)
-    if not isinstance(rows, slice | range):
-        raise BadArgument(f"rows {rows!r}; expected a slice or a range, such as slice(0, 10000)")
     found = range(total)[slice(rows.start, rows.stop, rows.step)]
     if found.step != 1 or not found:
         raise BadArgument(f"rows {rows!r} of {total:,}; expected some consecutive ones, such as 0:{min(total, 10000)}")

@@ -34,6 +34,8 @@ LISTED = 10
 _JUDGED = 5000
 """Points up to which all are judged; of more a sample."""
 _SAMPLE = 2000
+_LONGEST = 1e18
+"""Norm up to which squares of distances are float32 numbers."""
 _PERPLEXITY = 30.0
 _FEW_DIMENSIONS = 3
 
@@ -191,15 +193,19 @@ def _projected(prepared: ProjectionPlan, kernels: Variant, told: Told) -> Row:
         "dead": int((points.norms == 0).sum()),
         "not_finite": int(np.isnan(points.norms).sum()),
     }
-    if not len(points.x):
-        left_out = f"{counts['dead']:,} of zeros, {counts['not_finite']:,} with NaN or Inf"
-        return counts | {"status": "failed", "reason": f"{tensor.name}: no {options.side} to lay out: {left_out}"}
-    try:
-        figures, arrays, clusters = _mapped(points, options, prepared.extent, told)
-    except ValueError as error:
-        return counts | {"status": "failed", "reason": f"{tensor.name}: {error}"}
+    reason = _without_map(points, counts)
+    if reason:
+        return counts | {"status": "failed", "reason": f"{tensor.name}: no {options.side} to lay out: {reason}"}
+    figures, arrays, clusters = _mapped(points, options, prepared.extent, told)
     save(prepared.row.folder, tensor.name, prepared.row.part, arrays, clusters)
     return counts | figures | {"status": "done"}
+
+
+def _without_map(points: Points, counts: dict[str, int]) -> str:
+    if not counts["points"]:
+        return f"{counts['dead']:,} of zeros, {counts['not_finite']:,} with NaN or Inf"
+    longest = float(np.nanmax(points.norms))
+    return f"norms up to {longest:.3g} have no squares in float32" if longest > _LONGEST else ""
 
 
 def _mapped(points: Points, options: Options, extent: range, told: Told) -> tuple[Row, Arrays, Clusters]:
@@ -293,6 +299,8 @@ def _about(prepared: ProjectionPlan) -> Row:
 
 def _check(options: Options) -> None:
     """Raises `BadArgument` for options that make no sense."""
+    if options.rows is not None and not isinstance(options.rows, slice | range):
+        raise BadArgument(f"rows {options.rows!r}; expected a slice or a range, such as slice(0, 10000)")
     for given, kind in (
         (options.method, Method),
         (options.side, Side),
