@@ -384,7 +384,7 @@ def project(
             device=device,  # type: ignore[arg-type]
             progress=lambda what, done, total: status.update(f"{what} {done / total:.0%}" if done else what),
         )
-    row = next(row for row in result.rows(analysis.TABLE) if (row["name"], row["part"]) == prepared.row.key)
+    row = next(row for row in result.rows(prepared.row.table) if (row["name"], row["part"]) == prepared.row.key)
     if json:
         from weighbridge.report import dumps
 

@@ -35,7 +35,7 @@ def laid_out(tmp_path):
 
 @pytest.fixture(scope="module")
 def planted():
-    """Three groups of 60, 40 and 30 rows about directions of their own; group g is set apart by columns 3g to 3g + 2."""
+    """Groups of 60, 40 and 30 rows about directions of their own; group g is set apart by columns 3g to 3g + 2."""
     rng = np.random.default_rng(7)
     truth = np.repeat([0, 1, 2], [60, 40, 30])
     x = rng.normal(0, 0.1, (130, 23)).astype(np.float32)

@@ -22,6 +22,8 @@ from weighbridge.views.selected import selected
 _LISTED = 100
 _DRAWN = 200
 """Lines of the small heatmap, at most."""
+_SIDE, _LIST = 660, 640
+"""Of the map and of the list beside it, or below where there is no room, in pixels."""
 _REACH = 0.02
 """Of the map: how near a tap must be to a point."""
 _AXES = {"1 and 2": (0, 1), "1 and 3": (0, 2), "2 and 3": (1, 2)}
@@ -44,14 +46,14 @@ class ProjectionTab:
         self._colour = panel.widgets.Select(name="colour", width=150)
         self._axes = panel.widgets.Select(name="dimensions", options=_AXES, width=110)
         self._shown = panel.Column(margin=0)
-        self._list = panel.Column(margin=0, sizing_mode="stretch_both", scroll=True)
+        self._list = panel.Column(margin=0, width=_LIST)
         self._open()
         self._part.param.watch(lambda _: self._open(), "value")
         for widget in (self._colour, self._axes):
             widget.param.watch(lambda _: self._draw(), "value")
         self.view = panel.Column(
             panel.Row(self._part, self._colour, self._axes, margin=0),
-            panel.Row(self._shown, self._list, sizing_mode="stretch_both", margin=0),
+            panel.FlexBox(self._shown, self._list, align_items="flex-start"),
             sizing_mode="stretch_both",
             scroll=True,
             margin=0,
@@ -79,6 +81,7 @@ class ProjectionTab:
             named=self._named,
             axes=self._axes.value if self._axes.visible else (0, 1),
             theme=self._theme,
+            size=_SIDE,
         )
         if shown.target is not None:
             streams.BoundsXY(source=shown.target).add_subscriber(self._boxed)

@@ -25,11 +25,12 @@ FloatArray = npt.NDArray[np.float64]
 DRAWN_SINGLY = 5000
 """Points up to which each is a glyph of its own; more are rasterised."""
 _NEAREST = 5
-_SIDE = 780
+SIDE = 780
+"""Of the map, pixels."""
 _BAR = 90
 _REACH = 0.015
 """Of what is seen: how near the pointer must be to a point."""
-_DOTS = {"max_px": 3, "threshold": 0.9, "shape": "circle"}
+_DOTS = {"max_px": 1, "threshold": 0.9, "shape": "circle"}
 _LEAST_DOT = 1
 """Pixels about that of a point."""
 _WIDE, _HIGH = 0.011, 0.028
@@ -66,17 +67,19 @@ def scatter(
     named: Namer = str,
     axes: tuple[int, int] = (0, 1),
     theme: Theme = "light",
+    size: int = SIDE,
 ) -> Any:
     """The map of a projection: `hv.Points`, beyond 5,000 of them rasterised by datashader in a `DynamicMap`.
 
     `colour` is the norm, the cluster, the similarity to the nearest neighbour (or the distance), or, with the tensor's
     entry in a report, a channel's `absmax` or `mean`. Hover tells the point (`named` gives its name from its index, as
-    `channel_namer` does for tokens), norm, cluster and nearest neighbours. `axes` are two of its dimensions. Titles
-    carry the quality of the map. Clusters are named at their medoids. A projection without points gives a text.
+    `channel_namer` does for tokens), norm, cluster and nearest neighbours. `axes` are two of its dimensions; the map's
+    side is of `size` pixels. The title carries the quality of the map. Clusters are named at their medoids. A
+    projection without points gives a text.
 
     Raises `BadArgument` for a colour that the projection does not have, and for axes beyond its dimensions.
     """
-    return Scatter(projection, colour=colour, entry=entry, named=named, axes=axes, theme=theme).element
+    return Scatter(projection, colour=colour, entry=entry, named=named, axes=axes, theme=theme, size=size).element
 
 
 def colours_of(projection: "Projection", entry: "Entry | None" = None) -> list[Colour]:
@@ -111,6 +114,7 @@ class Scatter:
         named: Namer = str,
         axes: tuple[int, int] = (0, 1),
         theme: Theme = "light",
+        size: int = SIDE,
     ) -> None:
         self._projection, self._named, self._theme, self._colour = projection, named, theme, colour
         values = _values(projection, colour, entry)
@@ -122,7 +126,7 @@ class Scatter:
         self.placed = projection.placed
         self.x, self.y = (projection.arrays.scores[self.placed, axis].astype(np.float64) for axis in axes)
         self._values = values[self.placed]
-        self._axes = axes
+        self._axes, self._size = axes, size
         self.target: Any = None
         self.element = self._element() if len(self.placed) else self._empty()
 
@@ -170,8 +174,8 @@ class Scatter:
             overlay,
             "\n".join(self._title()),
             theme=self._theme,
-            width=_SIDE + _BAR,
-            height=_SIDE,
+            width=self._size + _BAR,
+            height=self._size,
             xlim=span.x,
             ylim=span.y,
             xlabel=labels[0],
@@ -218,7 +222,7 @@ class Scatter:
         from holoviews.operation.datashader import datashade, dynspread, rasterize, spread
 
         frame = pd.DataFrame({"x": self.x, "y": self.y, "value": self._values})
-        canvas = {"x_range": span.x, "y_range": span.y, "width": _SIDE, "height": _SIDE}
+        canvas = {"x_range": span.x, "y_range": span.y, "width": self._size, "height": self._size}
         tools = {"tools": ["box_select", "lasso_select", "tap"], "backend": "bokeh"}
         if self._colour == "cluster":
             kinds = self._kinds()
