@@ -67,6 +67,7 @@ class Variant:
     singular_values_direct: Callable[[Array], np.ndarray]
     correlations: Callable[..., Correlations]
     neighbours: Callable[..., Neighbours]
+    unit_rows: Callable[[Array], tuple[np.ndarray, np.ndarray]]
     spans: "DeviceSpans | None" = None
     """Whole spans on devices in one call each; where there is none, a span is what the functions above make of it."""
 
@@ -109,6 +110,7 @@ def host() -> Variant:
         pyramid_host,
         semi_structured_sparsity_host,
         spectrum_host,
+        unit_rows_host,
     )
 
     def code_tile(codes: Array, format_name: str, exponent: int, padded: int) -> Array:
@@ -139,6 +141,7 @@ def host() -> Variant:
         singular_values_direct=spectrum_host.singular_values_direct,
         correlations=correlation_host.correlations,
         neighbours=neighbours_host.neighbours,
+        unit_rows=unit_rows_host.unit_rows,
     )
 
 
@@ -184,6 +187,7 @@ def on_jax(platform: str) -> Variant:
         singular_values_direct=forms.singular_values_direct,
         correlations=forms.correlations,
         neighbours=forms.neighbours,
+        unit_rows=forms.unit_rows,
         spans=DeviceSpans(devices, forms.method),
     )
 
@@ -303,12 +307,21 @@ class _JaxForms:
         with jax.default_device(next(self.turns)):
             return correlations(jax.numpy.asarray(x), **options)
 
+    def unit_rows(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        import jax
+
+        from weighbridge_kernels.unit_rows import unit_rows
+
+        with jax.enable_x64(True), jax.default_device(next(self.turns)):
+            units, norms = jax.device_get(unit_rows(x))
+        return units, norms
+
     def neighbours(self, queries: np.ndarray, keys: np.ndarray, **options: Any) -> Neighbours:
         import jax
 
         from weighbridge_kernels.neighbours import neighbours
 
-        with jax.default_device(next(self.turns)):
+        with jax.enable_x64(queries.dtype.itemsize == 8), jax.default_device(next(self.turns)):
             return neighbours(jax.numpy.asarray(queries), jax.numpy.asarray(keys), **options)
 
     def singular_values_direct(self, x: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from weighbridge.checkpoints.tokens import channel_namer, tokens
 from weighbridge.cli import app
 from weighbridge.errors import BadArgument, ReportError, TensorNotFound
 from weighbridge.report import Report
+from weighbridge_kernels import variants
 
 WORDS = "embeddings.word_embeddings.weight"
 
@@ -116,6 +117,21 @@ def test_tsne_keeps_clusters_and_says_its_divergence(laid_out, planted):
     middles = np.stack([found.arrays.scores[truth == group].mean(axis=0) for group in range(3)])
     nearest = np.linalg.norm(found.arrays.scores[:, None] - middles[None], axis=2).argmin(axis=1)
     assert (nearest == truth).all()
+
+
+@pytest.mark.parametrize("method", ["pca", "tsne", "nmf", "random"])
+def test_the_forms_on_jax_agree_with_those_on_the_host(laid_out, planted, tmp_path, monkeypatch, method):
+    x, _ = planted
+    host = laid_out({"x": x}, method=method, clusters="kmeans", cluster_count=3)
+    monkeypatch.setattr(projections.devices, "select", lambda device: variants.on_jax("cpu"))
+    jax = laid_out({"x": x}, method=method, clusters="kmeans", cluster_count=3, report=tmp_path / "jax")
+    one, other = host.projection("x"), jax.projection("x")
+    assert (one["variant"], other["variant"]) == ("host", "jax:cpu")
+    np.testing.assert_array_equal(one.arrays.labels, other.arrays.labels)
+    assert (one.arrays.neighbours == other.arrays.neighbours).mean() > 0.99
+    assert other["trustworthiness"] == pytest.approx(one["trustworthiness"], abs=0.1)
+    if method in ("pca", "nmf"):
+        np.testing.assert_allclose(other.arrays.scores, one.arrays.scores, atol=1e-4)
 
 
 @pytest.mark.parametrize("method", ["pca", "tsne", "nmf", "random"])

@@ -107,7 +107,7 @@ def described(points: Points, labels: Labels, channels: npt.NDArray[np.int64]) -
         none = np.zeros(0)
         table = np.zeros((0, telling))
         return Clusters(none.astype(np.int64), none.astype(np.int64), none, table.astype(np.int64), table)
-    units = np.asarray(points.kernels.module("unit_rows").unit_rows(points.x)[0])
+    units = points.kernels.unit_rows(points.x)[0]
     means = np.stack([points.x[group].mean(axis=0, dtype=np.float64) for group in groups])
     columns, deviations = _telling(means, points.x, telling)
     return Clusters(

@@ -51,7 +51,7 @@ class Points:
         """The points as the metric sees them: under the cosine each over its norm."""
         if self.metric == "euclidean":
             return self.x
-        return np.asarray(self.kernels.module("unit_rows").unit_rows(self.x)[0])
+        return self.kernels.unit_rows(self.x)[0]
 
     def neighbourhood(self, count: int) -> Neighbourhood:
         """The `count` nearest of every point, exactly."""
@@ -70,7 +70,7 @@ def read_points(
     else:
         window = Reader(tensor).window(matrix, slice(0, view.rows), across).T
     x = np.ascontiguousarray(window, np.float64 if window.dtype == np.float64 else np.float32)
-    norms = np.asarray(kernels.module("unit_rows").unit_rows(x)[1])
+    norms = kernels.unit_rows(x)[1]
     live = norms > 0
     return Points(x if live.all() else x[live], norms, live, metric, kernels)
 
