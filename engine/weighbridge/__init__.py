@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from weighbridge.analyses.correlations import correlate
     from weighbridge.analyses.findings import Finding, findings
+    from weighbridge.analyses.projections import project
     from weighbridge.analyses.scan import scan
     from weighbridge.analyses.spectra import spectra
     from weighbridge.app import view
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "weighbridge.analyses.findings": ("Finding", "findings"),
+    "weighbridge.analyses.projections": ("project",),
     "weighbridge.analyses.scan": ("scan",),
     "weighbridge.analyses.spectra": ("spectra",),
     "weighbridge.analyses.correlations": ("correlate",),
@@ -66,6 +68,7 @@ __all__ = [
     "export",
     "findings",
     "open",
+    "project",
     "scan",
     "snapshot",
     "spectra",

@@ -331,6 +331,73 @@ def _sides(text: str | None) -> list[int] | None:
 
 
 @_command
+def project(
+    source: _Source,
+    tensor: Annotated[str, typer.Argument(metavar="TENSOR", help="The tensor's name.")],
+    method: Annotated[str, typer.Option("--method", help="pca, tsne, nmf or random.")] = "pca",
+    side: Annotated[str, typer.Option("--side", help="What the points are: rows or cols.")] = "rows",
+    dimensions: Annotated[int, typer.Option("--dimensions", metavar="N", help="Of the map: 2, or 3.")] = 2,
+    metric: Annotated[
+        str, typer.Option("--metric", help="By which points are neighbours: cosine or euclidean.")
+    ] = "cosine",
+    perplexity: Annotated[float, typer.Option("--perplexity", help="Neighbours that t-SNE keeps of a point.")] = 30.0,
+    clusters: Annotated[str, typer.Option("--clusters", help="none, kmeans or hdbscan.")] = "none",
+    cluster_count: Annotated[
+        int | None, typer.Option("--cluster-count", metavar="N", help="Of kmeans [default: by the points].")
+    ] = None,
+    rows: Annotated[str | None, typer.Option("--rows", metavar="LOW:HIGH", help="Only these rows or columns.")] = None,
+    key: Annotated[int, typer.Option("--key", help="Seed of all that is random.")] = 0,
+    report: _ReportOption = None,
+    device: _Device = "auto",
+    resume: _Resume = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make this projection anew.")] = False,
+    json: _Json = False,
+) -> None:
+    """Lay the rows of a tensor out on a map: how far it can be trusted, neighbours, clusters.
+
+    Example: weighbridge project model.safetensors lm_head.weight --method tsne --clusters kmeans
+    """
+    from weighbridge.analyses import projections as analysis
+    from weighbridge.checkpoints.tokens import channel_namer, tokens
+    from weighbridge.terminal import print_projection
+
+    if device not in DEVICES:
+        raise BadArgument(f"--device {device!r}; expected {', '.join(DEVICES)}")
+    prepared = analysis.plan(
+        source,
+        tensor,
+        method=method,  # type: ignore[arg-type]
+        side=side,  # type: ignore[arg-type]
+        dimensions=dimensions,
+        metric=metric,  # type: ignore[arg-type]
+        perplexity=perplexity,
+        clusters=clusters,  # type: ignore[arg-type]
+        cluster_count=cluster_count,
+        key=key,
+        rows=slice(*_pair(rows, ":", "--rows")) if rows else None,
+        report=report,
+        if_exists=_if_exists(resume, overwrite),
+    )
+    with _console(stderr=True).status("projecting") as status:
+        result = analysis.run(
+            prepared,
+            device=device,  # type: ignore[arg-type]
+            progress=lambda what, done, total: status.update(f"{what} {done / total:.0%}" if done else what),
+        )
+    row = next(row for row in result.rows(prepared.row.table) if (row["name"], row["part"]) == prepared.row.key)
+    if json:
+        from weighbridge.report import dumps
+
+        print(dumps(row))
+    elif row["status"] == "done":
+        named = channel_namer(tokens(prepared.row.checkpoint), prepared.channels)
+        print_projection(_console(), result, result.projection(*prepared.row.key), named)
+    if row["status"] == "failed":
+        _say(row["reason"])
+        raise typer.Exit(SOME_FAILED)
+
+
+@_command
 def show(
     folder: _Folder, table: _Table = None, json: _Json = False, sort: _Sort = "nbytes", limit: _Limit = 40
 ) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from weighbridge.analyses.findings import Finding
     from weighbridge.analyses.plan import Plan, Progress
-    from weighbridge.report import Report
+    from weighbridge.report import Projection, Report
 
 _COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 _ROWS = 40
@@ -153,6 +153,35 @@ def print_matrices(console: Console, report: "Report", name: str, *, limit: int 
     for tensor, reason in zip(failed["name"], failed["reason"], strict=True):
         console.print(f"[red]failed[/red] {escape(printable(tensor))}: {escape(printable(reason))}", soft_wrap=True)
     console.print(f"[dim]report     {escape(printable(report.folder))}[/dim]")
+
+
+def print_projection(console: Console, report: "Report", found: "Projection", named: Callable[[int], str]) -> None:
+    """The quality of a map, and its clusters with their medoids by name; `named` gives what a point is called."""
+    console.print(f"[bold]{escape(printable(found.name))}[/bold]  {escape(printable(found.part))}", soft_wrap=True)
+    console.print("  ".join(found.quality), soft_wrap=True)
+    left_out = [f"{found[why]:,} {text}" for why, text in (("dead", "of zeros"), ("not_finite", "with NaN or Inf"))]
+    if found["dead"] or found["not_finite"]:
+        console.print(f"[yellow]left out: {', '.join(left_out)}[/yellow]")
+    if len(found.clusters.sizes):
+        console.print(_cluster_table(found, named))
+    if found["unclustered"]:
+        console.print(f"[dim]in no cluster: {found['unclustered']:,}[/dim]")
+    console.print(f"[dim]report     {escape(printable(report.folder))}[/dim]", soft_wrap=True)
+
+
+def _cluster_table(found: "Projection", named: Callable[[int], str]) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for title in ("cluster", "size", "cosine"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("medoid", overflow="fold")
+    table.add_column(f"{'columns' if found['side'] == 'rows' else 'rows'} that set it apart, in standard deviations")
+    held = found.clusters
+    for label in range(len(held.sizes)):
+        apart = (f"{c}: {z:+.1f}" for c, z in zip(held.columns[label], held.deviations[label], strict=True))
+        medoid = Text(printable(named(int(held.medoids[label]))))
+        cosine = _number(held.similarities[label])
+        table.add_row(str(label), f"{held.sizes[label]:,}", cosine, medoid, "  ".join(apart))
+    return table
 
 
 def findings_table(found: list["Finding"]) -> RenderableType:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
@@ -66,8 +67,13 @@ class Variant:
     singular_values_direct: Callable[[Array], np.ndarray]
     correlations: Callable[..., Correlations]
     neighbours: Callable[..., Neighbours]
+    unit_rows: Callable[[Array], tuple[np.ndarray, np.ndarray]]
     spans: "DeviceSpans | None" = None
     """Whole spans on devices in one call each; where there is none, a span is what the functions above make of it."""
+
+    def module(self, name: str) -> Any:
+        """The module of a kernel on whole matrices, such as `pca`, in this form."""
+        return import_module(f"weighbridge_kernels.{name}{'_host' if self.name == 'host' else ''}")
 
 
 def select(device: Device = "auto") -> Variant:
@@ -104,6 +110,7 @@ def host() -> Variant:
         pyramid_host,
         semi_structured_sparsity_host,
         spectrum_host,
+        unit_rows_host,
     )
 
     def code_tile(codes: Array, format_name: str, exponent: int, padded: int) -> Array:
@@ -134,6 +141,7 @@ def host() -> Variant:
         singular_values_direct=spectrum_host.singular_values_direct,
         correlations=correlation_host.correlations,
         neighbours=neighbours_host.neighbours,
+        unit_rows=unit_rows_host.unit_rows,
     )
 
 
@@ -179,6 +187,7 @@ def on_jax(platform: str) -> Variant:
         singular_values_direct=forms.singular_values_direct,
         correlations=forms.correlations,
         neighbours=forms.neighbours,
+        unit_rows=forms.unit_rows,
         spans=DeviceSpans(devices, forms.method),
     )
 
@@ -298,12 +307,21 @@ class _JaxForms:
         with jax.default_device(next(self.turns)):
             return correlations(jax.numpy.asarray(x), **options)
 
+    def unit_rows(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        import jax
+
+        from weighbridge_kernels.unit_rows import unit_rows
+
+        with jax.enable_x64(True), jax.default_device(next(self.turns)):
+            units, norms = jax.device_get(unit_rows(x))
+        return units, norms
+
     def neighbours(self, queries: np.ndarray, keys: np.ndarray, **options: Any) -> Neighbours:
         import jax
 
         from weighbridge_kernels.neighbours import neighbours
 
-        with jax.default_device(next(self.turns)):
+        with jax.enable_x64(queries.dtype.itemsize == 8), jax.default_device(next(self.turns)):
             return neighbours(jax.numpy.asarray(queries), jax.numpy.asarray(keys), **options)
 
     def singular_values_direct(self, x: np.ndarray) -> np.ndarray:

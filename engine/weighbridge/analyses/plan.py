@@ -70,7 +70,7 @@ def make_plan(
     if not selected and not faults and (include or exclude):
         raise BadArgument(f"{checkpoint.name}: include and exclude leave none of {len(checkpoint):,} tensors")
     folder = Path(report).expanduser() if report is not None else default_folder(checkpoint)
-    manifest = Manifest.of(checkpoint, _location(source))
+    manifest = Manifest.of(checkpoint, location_of(source))
     manifest.analyses[table] = Analysis({"include": sorted(include), "exclude": sorted(exclude)} | options, "")
     finished, done = _existing(folder, table, manifest, if_exists)
     remaining = [tensor for tensor in selected if tensor.name not in done]
@@ -94,7 +94,7 @@ def further_plan(prepared: Plan, table: str, options: dict[str, Any]) -> Plan:
     return replace(prepared, table=table, remaining=prepared.selected, manifest=manifest, finished=finished)
 
 
-def _location(source: Any) -> str:
+def location_of(source: Any) -> str:
     """Where the source lies, for the manifest: an address, a path from the root, or nowhere."""
     if isinstance(source, str) and "://" in source:
         return source
@@ -116,7 +116,7 @@ def _wanted(name: str, include: Iterable[str], exclude: Iterable[str]) -> bool:
 
 def _existing(folder: Path, table: str, manifest: Manifest, if_exists: IfExists) -> tuple[Report | None, set[str]]:
     """The finished report that answers the call, or the names whose rows an interrupted run has left."""
-    if _vacant(folder):
+    if vacant(folder):
         return None, set()
     if if_exists == "overwrite" and (folder / manifests.FILE).exists():
         _keep_others(folder, table, manifest)
@@ -152,7 +152,7 @@ def _keep_others(folder: Path, table: str, manifest: Manifest) -> None:
         manifest.analyses |= {name: other for name, other in old.analyses.items() if name != table}
 
 
-def _vacant(folder: Path) -> bool:
+def vacant(folder: Path) -> bool:
     """Whether there is nothing here, or only what a run killed at its very start has left."""
     try:
         return all(path.name.startswith(f".{manifests.FILE}.") for path in folder.iterdir())
@@ -170,7 +170,8 @@ def start(prepared: Plan, variant: str) -> tuple[TableWriter, Manifest]:
         folder.mkdir(parents=True, exist_ok=True)
         _reopen(folder, prepared.table)
         for other in set(TABLES) - set(manifest.analyses):
-            shutil.rmtree(folder / "tables" / other, ignore_errors=True)
+            for of_table in ("tables", "arrays"):
+                shutil.rmtree(folder / of_table / other, ignore_errors=True)
         if table.exists() and len(prepared.remaining) == len(prepared.selected):
             shutil.rmtree(table)
         drop_rows(table, {*(tensor.name for tensor in prepared.remaining), *(fault.name for fault in prepared.faults)})

@@ -9,7 +9,7 @@ from weighbridge import checkpoints
 from weighbridge.analyses import scan as scanning
 from weighbridge.analyses.plan import Plan
 from weighbridge.checkpoints.protocol import Checkpoint, Tensor
-from weighbridge.checkpoints.tokens import tokens
+from weighbridge.checkpoints.tokens import channel_namer, tokens
 from weighbridge.errors import ReportError, WeighbridgeError
 from weighbridge.pyramid import PyramidCache
 from weighbridge.report import Report
@@ -101,10 +101,7 @@ class Model:
         with self._lock:
             if self._tokens is None:
                 self._tokens = tokens(self.checkpoint) if self.checkpoint is not None else {}
-            known = self._tokens
-        if not known or not 0.9 * extent <= max(known) + 1 <= extent:
-            return str
-        return lambda index: f"{known.get(index, '')} · {index}" if index in known else str(index)
+            return channel_namer(self._tokens, extent)
 
     def tensor(self, name: str) -> Tensor | None:
         """The tensor of that name in the checkpoint, if it can still be read; names are looked up and nothing else."""

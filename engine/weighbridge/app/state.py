@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 from weighbridge.views.colours import THEMES, Theme
 from weighbridge.views.window import REDUCTIONS, Range, Reduction
 
-Tab = Literal["heatmap", "distribution", "channels", "spectrum", "neurons", "figures"]
+Tab = Literal["heatmap", "distribution", "channels", "spectrum", "neurons", "projection", "figures"]
 TABS: tuple[Tab, ...] = get_args(Tab)
 _LARGEST = 1e12
 

@@ -10,6 +10,7 @@ import panel
 
 from weighbridge.app.model import Model
 from weighbridge.app.neurons import neurons
+from weighbridge.app.projection_tab import ProjectionTab
 from weighbridge.app.state import TABS, State, Tab
 from weighbridge.app.style import html
 from weighbridge.errors import WeighbridgeError
@@ -25,7 +26,7 @@ from weighbridge.views.window import MEANINGS, Picture, Range
 
 _WIDENINGS = (1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0, 1000.0)
 _POLL_MS = 200
-_NEEDS = {"spectrum": "spectra", "neurons": "correlations"}
+_NEEDS = {"spectrum": "spectra", "neurons": "correlations", "projection": "projections"}
 """The table that a tab shows, where it is not the scan."""
 _AROUND = 8
 """Channels shown on each side of one that was clicked."""
@@ -159,12 +160,17 @@ class TensorPage:
 
     def _to_channel(self, side: str, x: float | None) -> None:
         """Shows a channel in the heatmap, with some on each side."""
+        if x is not None and x >= 0:
+            self._to_channels(side, int(x) - _AROUND, int(x) + _AROUND + 1, holds=int(x))
+
+    def _to_channels(self, side: str, low: int, high: int, holds: int = 0) -> None:
+        """Shows the channels from `low` to before `high` in the heatmap, if it has the one that it must hold."""
         norms, tensor = self._entry[f"{side}_l2"], self._model.tensor(self._entry.name)
-        if x is None or norms is None or tensor is None or not 0 <= x < len(norms):
+        if norms is None or tensor is None or holds >= len(norms):
             return
         extent = matrix_of(tensor, self._model.checkpoint or ()).shape[0 if side == "row" else 1]
         width = extent / len(norms)
-        window = max(int(x) - _AROUND, 0) * width, min((int(x) + _AROUND + 1) * width, extent)
+        window = max(low, 0) * width, min(high * width, extent)
         self._changed(rows=None, cols=None)
         self._changed(**{f"{side}s": window})
         self.show("heatmap")
@@ -194,6 +200,10 @@ class TensorPage:
     def _neurons(self) -> Any:
         """How similar the rows and the columns of the tensor's matrix are, and the neighbours of any one of them."""
         return neurons(self._model, self._entry.name, self._theme)
+
+    def _projection(self) -> Any:
+        """The maps of the tensor's rows or columns."""
+        return ProjectionTab(self._model, self._entry, self._theme, self._to_channels).view
 
     def _figures(self) -> Any:
         rows = "".join(

@@ -1,6 +1,7 @@
 """The texts of a vocabulary, where a `tokenizer.json` lies beside the checkpoint; untrusted, and never executed."""
 
 import json
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from weighbridge.checkpoints.protocol import Checkpoint
@@ -21,6 +22,13 @@ def tokens(checkpoint: Checkpoint) -> dict[int, str]:
         return _vocabulary(_parsed(checkpoint))
     except (WeighbridgeError, ValueError, TypeError, AttributeError, RecursionError):
         return {}
+
+
+def channel_namer(known: Mapping[int, str], extent: int) -> Callable[[int], str]:
+    """What one of `extent` channels is called: a token where the vocabulary is about as long, else its index."""
+    if not known or not 0.9 * extent <= max(known) + 1 <= extent:
+        return str
+    return lambda index: f"{known.get(index, '')} · {index}" if index in known else str(index)
 
 
 def _parsed(checkpoint: Checkpoint) -> Any:

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weighbridge.errors import ReportError, TensorNotFound
+from weighbridge.report import projections
 from weighbridge.report.entry import Entry
 from weighbridge.report.manifest import Manifest
+from weighbridge.report.projections import Projection
 from weighbridge.report.schema import scalars
 from weighbridge.report.tables import frame, parts_of, read_table, records
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Entry", "Manifest", "Report"]
+__all__ = ["Entry", "Manifest", "Projection", "Report"]
 
 
 class Report:
@@ -77,6 +79,18 @@ class Report:
         """The rows of one tensor in a table that has a row for each of its matrices, lists as NumPy arrays."""
         found = read_table(self._table(table), None, [name])
         return list(records(found)) if found is not None else []
+
+    def projection(self, name: str, part: str | None = None) -> Projection:
+        """A map of a tensor's rows or columns; of several the last made, or the one called `part`.
+
+        Raises `TensorNotFound` where there is none, `ReportError` where its arrays cannot be read.
+        """
+        made = [row for row in self.matrices(name, projections.TABLE) if row["status"] == "done"]
+        for row in reversed(made):
+            if part in (None, row["part"]):
+                return projections.load(self.folder, row)
+        known = ", ".join(repr(row["part"]) for row in made) or "none"
+        raise TensorNotFound(f"{self.folder.name}: no projection {part or ''!r} of {name!r}; there is: {known}")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)

@@ -184,6 +184,34 @@ WEIGHTWATCHER = (
     ),
     *_STATE,
 )
+PROJECTIONS = (
+    *_MATRIX,
+    Column("method", "string", "pca, tsne, nmf or random"),
+    Column("side", "string", "rows or cols: of which each point is one"),
+    Column("first", "int64", "the first row or column looked at"),
+    Column("points", "int64", "points laid out"),
+    Column("dead", "int64", "rows or columns left out because all of their entries are zero"),
+    Column("not_finite", "int64", "rows or columns left out because they hold NaN or Inf"),
+    Column("dims", "int64", "dimensions of the map"),
+    Column("metric", "string", "by which points are neighbours: cosine or euclidean"),
+    Column("key", "int64", "seed of all that is random"),
+    Column("perplexity", "float64", "neighbours that t-SNE keeps of each point, as used; null for other methods"),
+    Column("iterations", "int64", "of t-SNE's descent, or sweeps of the non-negative factors"),
+    Column("kl", "float64", "KL divergence of the map's affinities from the points', nats; of t-SNE"),
+    Column("explained_variance", "float64", "share of the variance (nmf: of the sum of squares) that the map keeps"),
+    Column("reconstruction_error", "float64", "‖x - x'‖/‖x‖ of the points, x' from the map; pca: about their mean"),
+    Column("trustworthiness", "float64", "1 where no neighbour in the map is a stranger among the points, 0 at worst"),
+    Column("trustworthiness_error", "float64", "its standard error; 0 where all points were taken"),
+    Column("neighbour_recall", "float64", "share of each point's nearest neighbours that it has in the map"),
+    Column("neighbour_recall_error", "float64", "its standard error; 0 where all points were taken"),
+    Column("quality_neighbours", "int64", "neighbours of each point that both are of"),
+    Column("quality_points", "int64", "points that both are means over"),
+    Column("clustering", "string", "none, kmeans or hdbscan"),
+    Column("clusters", "int64", "clusters found"),
+    Column("unclustered", "int64", "points in no cluster"),
+    Column("seconds", "float64", "time that it took"),
+    *_STATE,
+)
 _SIDES = (("row", "rows"), ("col", "columns"))
 _SIMILARITY = (
     ("dead", "int64", "of norm 0 (for Pearson: constant)"),
@@ -238,6 +266,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "scan": SCAN,
     "spectra": SPECTRA,
     "weightwatcher": WEIGHTWATCHER,
+    "projections": PROJECTIONS,
     "correlations": CORRELATIONS,
     "relations": RELATIONS,
 }
@@ -247,6 +276,7 @@ HEADLINES: dict[str, tuple[str, ...]] = {
     "correlations": tuple(f"{s}_{name}" for s, _ in _SIDES for name in ("dead", "duplicates", "greatest", "spread")),
     "relations": ("extent", "coordinates", "peer_overlap_expected", "parts", "part_overlap_expected"),
     "weightwatcher": ("alpha", "D", "num_pl_spikes", "stable_rank", "alpha_weighted", "log_norm", "spectral_norm"),
+    "projections": ("points", "trustworthiness", "neighbour_recall", "kl", "explained_variance", "clusters"),
 }
 """The columns of a table of matrices that a person is shown first."""
 

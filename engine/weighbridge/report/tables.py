@@ -81,20 +81,23 @@ class TableWriter:
         _replace(self._folder / f"part-{number:05d}.parquet", table)
 
 
-def drop_rows(folder: Path, names: Collection[str]) -> None:
-    """Takes the rows of some tensors out of the parts of a table."""
+def drop_rows(folder: Path, names: Collection[str], part: str | None = None) -> None:
+    """Takes the rows of some tensors out of the parts of a table, or of one part of theirs alone."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     dropped = pa.array(names, pa.string())
-    for part in sorted(folder.glob("part-*.parquet")):
-        table = pq.ParquetFile(part).read()
-        kept = table.filter(~pc.field("name").isin(dropped))
+    gone = pc.field("name").isin(dropped)
+    if part is not None:
+        gone &= pc.field("part") == part
+    for file in sorted(folder.glob("part-*.parquet")):
+        table = pq.ParquetFile(file).read()
+        kept = table.filter(~gone)
         if kept.num_rows == 0:
-            part.unlink()
+            file.unlink()
         elif kept.num_rows < table.num_rows:
-            _replace(part, kept)
+            _replace(file, kept)
 
 
 def _replace(part: Path, table: "pa.Table") -> None:

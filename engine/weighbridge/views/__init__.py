@@ -8,6 +8,7 @@ from weighbridge.views.heatmap import heatmap
 from weighbridge.views.overlaps import overlaps
 from weighbridge.views.overview import model_map, overview, ridge
 from weighbridge.views.relations import relations
+from weighbridge.views.scatter import scatter
 from weighbridge.views.similarities import similarities
 from weighbridge.views.singular_vectors import singular_vectors
 from weighbridge.views.snapshot import snapshot
@@ -24,6 +25,7 @@ __all__ = [
     "overview",
     "relations",
     "ridge",
+    "scatter",
     "similarities",
     "singular_vectors",
     "snapshot",

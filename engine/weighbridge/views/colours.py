@@ -75,5 +75,15 @@ def colours(theme: Theme = "light") -> Colours:
     )
 
 
+def categories(count: int, theme: Theme = "light") -> tuple[str, ...]:
+    """Colours that tell so many kinds apart: those of lines for a few, else Glasbey's, which repeat beyond 256."""
+    import colorcet
+
+    known = colours(theme).series[:-1]
+    if count > len(known):
+        known = _hex(colorcet.glasbey_bw_minc_20_minl_30 if theme == "dark" else colorcet.glasbey_bw_minc_20_maxl_70)
+    return tuple(known[i % len(known)] for i in range(count))
+
+
 def _hex(palette: list[str] | list[list[float]]) -> tuple[str, ...]:
     return tuple(c if isinstance(c, str) else "#" + "".join(f"{round(255 * v):02x}" for v in c) for c in palette)

@@ -288,6 +288,38 @@ def test_how_neurons_relate(serving, minilm, chromium, tmp_path):
     visited.page.get_by_role("heading", level=2).wait_for(state="detached")
     visited.wait(lambda: visited.page.locator("canvas").count(), lambda count: count >= 3)
     visited.keep("relations")
+
+
+WORDS = "embeddings.word_embeddings.weight"
+
+
+def test_a_map_of_words_tells_of_those_that_are_selected(chromium, serving, minilm, tmp_path):
+    """Choose a colour, drag a box: the words within, with their neighbours, and their weights; a tap lists one."""
+    folder = tmp_path / "report"
+    weighbridge.scan(minilm, report=folder, include=[WORDS], device="cpu")
+    some = slice(1000, 7000)  # more than are drawn singly
+    weighbridge.project(minilm, WORDS, rows=some, clusters="kmeans", cluster_count=6, report=folder, device="cpu")
+    visited = Visit(chromium, f"{serving(folder)}?tensor={WORDS}&tab=projection")
+    page = visited.page
+    page.get_by_text("select points with the box or the lasso").wait_for(timeout=40_000)
+    page.get_by_label("colour").select_option("cluster")
+    page.wait_for_timeout(4000)
+    visited.keep("projection")
+    page.locator(".bk-tool-icon-box-select").first.click()
+    left, top, width, height = visited.frame()
+    page.mouse.move(left + 0.42 * width, top + 0.42 * height)
+    page.mouse.down()
+    page.mouse.move(left + 0.47 * width, top + 0.47 * height, steps=5)
+    page.mouse.up()
+    page.get_by_text("rows selected").wait_for()
+    rows = page.locator("table.figures tr")
+    assert rows.count() > 3
+    assert re.search(r" · \d{4}", rows.nth(1).inner_text())
+    page.get_by_role("button", name="see them in the heatmap").click()
+    drawn = """() => { for (const doc of Bokeh.documents) for (const model of doc._all_models.values())
+      if (model.type == "Figure" && / selected/.test(model.title?.text ?? "")) return true; return false }"""
+    visited.wait(lambda: page.evaluate(drawn), bool)
+    visited.keep("projection-selected")
     visited.close()
 
 
