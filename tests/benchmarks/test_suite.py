@@ -54,7 +54,7 @@ def test_every_kernel_of_a_variant_has_a_case() -> None:
         "spans",  # the others together
     }
     elsewhere = {"gram", "gram_product", "singular_values_of_gram", "singular_values_direct"}  # spectra.py's
-    elsewhere |= {"correlations", "neighbours"}  # correlation.py's
+    elsewhere |= {"correlations", "neighbours", "unit_rows"}  # projections.py's
     assert kernels - {case.kernel for case in CASES} - elsewhere == {"float_tile"}  # code_tile stands for both
 
 
