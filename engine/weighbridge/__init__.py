@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from weighbridge.analyses.projections import project
     from weighbridge.analyses.scan import scan
     from weighbridge.analyses.spectra import spectra
+    from weighbridge.analyses.virtual_weights import virtual_weights
     from weighbridge.app import view
     from weighbridge.checkpoints import Checkpoint, Tensor, open
     from weighbridge.errors import (
@@ -35,6 +36,7 @@ _HOMES = {
     "weighbridge.analyses.scan": ("scan",),
     "weighbridge.analyses.spectra": ("spectra",),
     "weighbridge.analyses.correlations": ("correlate",),
+    "weighbridge.analyses.virtual_weights": ("virtual_weights",),
     "weighbridge.checkpoints": ("Checkpoint", "Tensor", "open"),
     "weighbridge.errors": (
         "BadArgument",
@@ -73,6 +75,7 @@ __all__ = [
     "snapshot",
     "spectra",
     "view",
+    "virtual_weights",
 ]
 
 

@@ -53,6 +53,21 @@ def width(settings: Mapping[str, Any]) -> int | None:
     return _natural(settings, _WIDTH)
 
 
+def head_count(settings: Mapping[str, Any]) -> int | None:
+    """How many heads a layer of attention has, where it is told."""
+    return _natural(settings, _HEADS)
+
+
+def shared_head_count(settings: Mapping[str, Any]) -> int | None:
+    """How many heads keys and values have, where these are shared and it is told."""
+    return _natural(settings, _SHARED_HEADS)
+
+
+def head_size(settings: Mapping[str, Any]) -> int | None:
+    """The length of a head, where it is told."""
+    return _natural(settings, ("head_dim",))
+
+
 def heads(settings: Mapping[str, Any], role: Role, shape: tuple[int, ...]) -> Heads | None:
     """How a query, key, value or output matrix of a `shape` falls into heads; None where that is not told.
 
@@ -60,12 +75,12 @@ def heads(settings: Mapping[str, Any], role: Role, shape: tuple[int, ...]) -> He
     values. A checkpoint that stores [in, out] has its heads along the other axis, which the sides tell unless equal;
     then [out, in] is taken, as PyTorch stores them.
     """
-    count = _natural(settings, _HEADS)
+    count = head_count(settings)
     if role not in ("attention_q", "attention_k", "attention_v", "attention_o") or count is None or len(shape) != 2:
         return None
-    size = _natural(settings, ("head_dim",)) or ((width(settings) or 0) // count)
+    size = head_size(settings) or ((width(settings) or 0) // count)
     if role in ("attention_k", "attention_v"):
-        count = _natural(settings, _SHARED_HEADS) or count
+        count = shared_head_count(settings) or count
     axes: tuple[Literal["rows", "cols"], ...] = ("cols", "rows") if role == "attention_o" else ("rows", "cols")
     for axis in axes:
         if size and shape[0 if axis == "rows" else 1] == count * size:
