@@ -183,9 +183,9 @@ def spectra(
     exclude: _Exclude = None,
     route: Annotated[str, typer.Option("--route", help="gram, or direct where small singular values matter.")] = "gram",
     exact_up_to: Annotated[
-        int,
+        int | None,
         typer.Option("--exact-up-to", min=1, metavar="N", help="Of matrices with a longer short side, only the top."),
-    ] = 8192,
+    ] = None,
     top: Annotated[int, typer.Option("--top", min=1, metavar="N", help="Greatest singular values of those.")] = 32,
     key: Annotated[int, typer.Option("--key", help="Seed of the random block they are found from.")] = 0,
     convolutions: Annotated[

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from weighbridge_benchmarks import spectra, suite
+from weighbridge_benchmarks import projections, spectra, suite
 from weighbridge_benchmarks.cases import CASES, Case, array_dtype
 from weighbridge_benchmarks.timing import measure
 from weighbridge_benchmarks.weights import SHAPES, pool, real_weights
@@ -54,7 +54,7 @@ def test_every_kernel_of_a_variant_has_a_case() -> None:
         "spans",  # the others together
     }
     elsewhere = {"gram", "gram_product", "singular_values_of_gram", "singular_values_direct"}  # spectra.py's
-    elsewhere |= {"correlations", "neighbours"}  # correlation.py's
+    elsewhere |= {"correlations", "neighbours", "unit_rows"}  # correlation.py's; units are a part of these
     assert kernels - {case.kernel for case in CASES} - elsewhere == {"float_tile"}  # code_tile stands for both
 
 
@@ -114,3 +114,14 @@ def test_picture(result: suite.Result, tmp_path: Path) -> None:
     assert "http" not in text.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
         "http://creativecommons.org", ""
     ).replace("https://matplotlib.org", "")
+
+
+def test_the_projections_are_measured() -> None:
+    """Every part of `weighbridge_benchmarks.projections`, on a few rows; the peers that are installed too."""
+    x = np.random.default_rng(0).standard_normal((300, 24)).astype(np.float32)
+    kernels = variants.select("cpu")
+    assert set(projections.neighbours(x, kernels)["seconds"]) == {"neighbours", "correlations", "product", "numpy"}
+    assert "pca" in projections.components(x, 5)["seconds"]
+    loss = projections.factors(x, 3)["loss"]
+    assert loss["nmf"] <= 1.01 * loss.get("sklearn", loss["nmf"])
+    assert projections.embedding(x, kernels)["kl"]["tsne"] > 0

@@ -6,8 +6,8 @@ import pytest
 from weighbridge_kernels.seriation import OPTIMAL_ROWS, seriation
 from weighbridge_kernels.unit_rows_host import unit_rows
 
-ROUTES = {"hierarchical": 4096, "spectral": 16}
-"""How many rows are ordered hierarchically; more are parted first."""
+ROUTES = {"hierarchical": 4096, "by centres": 16}
+"""How many rows are ordered hierarchically; more are gathered about centres first."""
 
 
 def runs(labels: np.ndarray) -> int:
@@ -15,7 +15,9 @@ def runs(labels: np.ndarray) -> int:
 
 
 @pytest.mark.parametrize("most", ROUTES.values(), ids=list(ROUTES))
-@pytest.mark.parametrize("sizes", [(31, 40), (13, 61, 29, 97, 7), (19,) * 7, (200, 3)], ids=str)
+@pytest.mark.parametrize(
+    "sizes", [(31, 40), (13, 61, 29, 97, 7), (19,) * 7, (200, 3), (5,) * 30, tuple(range(6, 36))], ids=str
+)
 def test_shuffled_blocks_come_out_whole(most: int, sizes: tuple[int, ...]) -> None:
     rng = np.random.default_rng(len(sizes))
     labels = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
@@ -54,6 +56,13 @@ def test_beyond_the_optimal_order() -> None:
     labels = rng.permutation(np.arange(OPTIMAL_ROWS + 53) % 3)
     units, _ = unit_rows(np.eye(3)[labels] + 0.05 * rng.standard_normal((labels.size, 3)))
     assert runs(labels[seriation(units)]) == 3
+
+
+def test_thousands_of_rows_in_many_groups() -> None:
+    rng = np.random.default_rng(8)
+    labels = rng.integers(0, 150, 6007)
+    units, _ = unit_rows((rng.standard_normal((150, 29))[labels] + 0.3 * rng.standard_normal((6007, 29))).astype("f4"))
+    assert runs(labels[seriation(units, key=1)]) == 150
 
 
 def test_the_key_gives_the_same_order() -> None:

@@ -1,7 +1,11 @@
 """Filling a table that has rows for the matrices of every tensor: what its analyses share."""
 
+import itertools
+import os
 import time
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from weighbridge import devices
@@ -16,6 +20,8 @@ from weighbridge_kernels.variants import Device, Variant
 Row = dict[str, Any]
 Rows = Callable[[Tensor, Role, Variant], Iterable[Row]]
 _NO_WEIGHTS = ("codes", "scales")
+_SMALL = 1 << 22
+"""Entries up to which tensors are worked on side by side."""
 
 
 def run_rows(
@@ -48,7 +54,8 @@ def _fill(prepared: Plan, writer: TableWriter, rows: Rows, kernels: Variant, wat
     for i, fault in enumerate(prepared.faults):
         row = {"name": fault.name, "shape": list(fault.shape), "part": "", "status": "failed", "reason": fault.reason}
         writer.add(row | {"role": "other", "order": len(order) + i})
-    for tensor in prepared.remaining:
+
+    def of(tensor: Tensor) -> list[Row]:
         role, layer = assign(tensor.name, tensor.shape, tensor.dtype.name, order.keys())
         about = {
             "name": tensor.name,
@@ -60,8 +67,32 @@ def _fill(prepared: Plan, writer: TableWriter, rows: Rows, kernels: Variant, wat
             "variant": kernels.name,
             "order": order[tensor.name],
         }
-        writer.add_all([about | row for row in _rows_of(tensor, role, rows, kernels)])
+        return [about | row for row in _rows_of(tensor, role, rows, kernels)]
+
+    small = [tensor for tensor in prepared.remaining if tensor.count <= _SMALL]
+    large = [tensor for tensor in prepared.remaining if tensor.count > _SMALL]
+    for tensor, found in itertools.chain(_side_by_side(of, small), ((tensor, of(tensor)) for tensor in large)):
+        writer.add_all(found)
         watch.advance(tensor.nbytes, 1)
+
+
+def _side_by_side(of: Callable[[Tensor], list[Row]], tensors: Sequence[Tensor]) -> Iterator[tuple[Tensor, list[Row]]]:
+    """The rows of small tensors, one a processor at a time: of such matrices a product has no use for several."""
+    from threadpoolctl import threadpool_limits
+
+    workers = os.cpu_count() or 1
+    with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
+        ahead: deque[tuple[Tensor, Future[list[Row]]]] = deque()
+        try:
+            for tensor in tensors:
+                ahead.append((tensor, pool.submit(of, tensor)))
+                if len(ahead) > 2 * workers:
+                    done, rows = ahead.popleft()
+                    yield done, rows.result()
+            for done, rows in ahead:
+                yield done, rows.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _rows_of(tensor: Tensor, role: Role, rows: Rows, kernels: Variant) -> list[Row]:

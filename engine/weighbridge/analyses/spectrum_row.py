@@ -33,6 +33,9 @@ Baseline = Literal["none", "permuted"]
 FloatArray = npt.NDArray[np.float64]
 Row = dict[str, Any]
 
+EXACT_UP_TO, EXACT_UP_TO_ON_ACCELERATOR = 8192, 16384
+"""Short sides beyond which all singular values would take minutes."""
+_ON_CPU = ("host", "jax:cpu")
 PASSES = 8
 """Times that a matrix is read for its greatest singular values."""
 PROBES, STEPS = 16, 32
@@ -42,7 +45,7 @@ _WIDTH = 1 / 8
 """Of the root mean square singular value: how finely the density is resolved."""
 VECTORS, CARRIERS = 4, 8
 """Leading singular vectors of each side that are looked at, and entries of each that are told."""
-_VECTOR_PASSES = 24
+_VECTOR_PASSES = 16
 _DETERMINED = 1e-3
 """Sine of the angle within which a singular vector is known, or it is left out."""
 _CIRCULAR_WORK = 1e13
@@ -57,7 +60,7 @@ class Options:
     """What a caller of `spectra` may choose; see there."""
 
     route: Route
-    exact_up_to: int
+    exact_up_to: int | None
     top: int
     key: int
     convolutions: Convolutions
@@ -84,10 +87,15 @@ def rows(job: Job) -> Iterator[Row]:
         return
     reader = Reader(job.tensor)
     for batch in batches(parts_of(job.tensor, job.view, convolutions=job.options.convolutions, heads=job.heads)):
-        partial = min(batch[0].shape) > job.options.exact_up_to
+        partial = min(batch[0].shape) > exact_up_to(job)
         found = [_leading(job, reader, batch[0])] if partial else _exact(job, reader, batch)
         for part, row in zip(batch, found, strict=True):
             yield {"part": part.name, "rows": part.rows, "cols": part.cols} | row
+
+
+def exact_up_to(job: Job) -> int:
+    """The short side beyond which not all singular values are found: that asked for, or by where the kernels run."""
+    return job.options.exact_up_to or (EXACT_UP_TO if job.kernels.name in _ON_CPU else EXACT_UP_TO_ON_ACCELERATOR)
 
 
 def not_finite(tensor: Tensor) -> Row:
@@ -195,7 +203,7 @@ def _leading(job: Job, reader: Reader, part: Part) -> Row:
     found = leading_spectrum(apply_gram, side, count=options.top, passes=PASSES, key=options.key)
     quadrature = lanczos_quadrature(apply_gram, side, probes=PROBES, steps=STEPS, key=options.key)
     spectral = float(found.values[0])
-    limit = f"its short side of {side:,} exceeds --exact-up-to {options.exact_up_to:,}"
+    limit = f"its short side of {side:,} exceeds --exact-up-to {exact_up_to(job):,}"
     row: Row = {
         "status": "done",
         "reason": f"{limit}: leading values, and the density of all",

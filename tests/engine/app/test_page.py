@@ -269,6 +269,27 @@ def test_a_report_with_spectra_has_their_tab(chromium, serving, minilm, tmp_path
     visited.close()
 
 
+def test_how_neurons_relate(serving, minilm, chromium, tmp_path):
+    """The tab of a tensor with its heads, the neighbours of any neuron, and the grid of layers on the model's page."""
+    folder = tmp_path / "related"
+    chosen = {"include": ["*layer.0.*weight", "*position*"], "report": folder}
+    weighbridge.scan(minilm, device="cpu", **chosen)
+    weighbridge.correlate(minilm, **chosen)
+    address = serving(folder)
+    query = "encoder.layer.0.attention.self.query.weight"
+    visited = Visit(chromium, f"{address}?tensor={query}&tab=neurons")
+    visited.page.get_by_text("most like 0").wait_for()
+    visited.page.get_by_label("neuron").fill("5")
+    visited.page.get_by_label("neuron").press("Enter")
+    visited.page.get_by_text("most like 5").wait_for()
+    visited.wait(lambda: visited.page.locator("canvas").count(), lambda count: count >= 3)
+    visited.keep("neurons")
+    visited.page.get_by_role("button", name="Model").click()
+    visited.page.get_by_role("heading", level=2).wait_for(state="detached")
+    visited.wait(lambda: visited.page.locator("canvas").count(), lambda count: count >= 3)
+    visited.keep("relations")
+
+
 WORDS = "embeddings.word_embeddings.weight"
 
 
