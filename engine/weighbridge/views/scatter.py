@@ -226,7 +226,8 @@ class Scatter:
         tools = {"tools": ["box_select", "lasso_select", "tap"], "backend": "bokeh"}
         if self._colour == "cluster":
             kinds = self._kinds()
-            frame["value"] = pd.Categorical.from_codes(self._values - NO_CLUSTER, categories=list(kinds))
+            codes = self._values.astype(np.int64) - NO_CLUSTER
+            frame["value"] = pd.Categorical.from_codes(codes, pd.Index(list(kinds)))
             points = hv.Points(frame, ["x", "y"], "value")
             by = datashader.by("value", datashader.count())
             shaded = datashade(points, aggregator=by, color_key=kinds, min_alpha=160, **canvas)
