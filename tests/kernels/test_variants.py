@@ -54,6 +54,11 @@ def near_blocks(got: Blocks, expected: Blocks) -> None:
     assert (np.abs(got.mean - expected.mean) <= EPS * expected.rms).all()
 
 
+def near_units(got: np.ndarray, expected: np.ndarray) -> None:
+    """Norms in float64, whose sums differ by their order; units rounded to float32."""
+    np.testing.assert_allclose(got, expected, rtol=2 * EPS if got.ndim == 2 else 1e-12, atol=0)
+
+
 def random_codes(shape: tuple[int, int], name: str) -> np.ndarray:
     patterns = formats.values(name).size
     return np.random.default_rng(shape).integers(0, patterns, shape).astype("u1" if patterns <= 256 else "u2")
@@ -122,6 +127,11 @@ def block_reductions(v: Variant, shape: tuple[int, int]) -> Iterator[Blocks]:
         yield v.block_reductions(v.put(random_codes(shape, name)), formats.values(name).astype(np.float32))
 
 
+def unit_rows(v: Variant, shape: tuple[int, int]) -> Iterator[np.ndarray]:
+    for dtype in (np.float32, np.float64):
+        yield from v.unit_rows(random_floats(shape, dtype))
+
+
 # What a kernel gives for weights of a shape, and how alike two forms' results must be.
 KERNELS = {
     put: same,
@@ -134,6 +144,7 @@ KERNELS = {
     block_errors: near_errors,
     groups_with_two_zeros: same,
     block_reductions: near_blocks,
+    unit_rows: near_units,
 }
 
 
@@ -154,6 +165,8 @@ def test_every_kernel_is_compared() -> None:
         "tile_entries",
         "tile_cols",
         "spans",  # the others together: test_span_pass
+        *("gram", "gram_product", "singular_values_of_gram", "singular_values_direct"),  # test_spectrum
+        *("correlations", "neighbours"),  # test_correlation, test_neighbours
     }
 
 

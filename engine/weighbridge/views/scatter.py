@@ -226,8 +226,8 @@ class Scatter:
         tools = {"tools": ["box_select", "lasso_select", "tap"], "backend": "bokeh"}
         if self._colour == "cluster":
             kinds = self._kinds()
-            texts = [_group(int(label)) for label in self._values]
-            frame["value"] = pd.Categorical(texts, categories=list(kinds))
+            codes = self._values.astype(np.int64) - NO_CLUSTER
+            frame["value"] = pd.Categorical.from_codes(codes, pd.Index(list(kinds)))
             points = hv.Points(frame, ["x", "y"], "value")
             by = datashader.by("value", datashader.count())
             shaded = datashade(points, aggregator=by, color_key=kinds, min_alpha=160, **canvas)
