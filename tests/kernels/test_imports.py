@@ -14,13 +14,18 @@ import weighbridge_kernels
 FILES = sorted(Path(weighbridge_kernels.__file__).parent.glob("*.py"))
 LIGHT = (
     "blocks",
+    "cka",
     "distribution",
     "formats",
     "leading_spectrum",
     "marchenko_pastur",
+    "null_similarity",
     "padding",
     "power_law",
+    "principal_angles",
     "quantizers",
+    "seriation",
+    "similar_pairs",
     "spectral_metrics",
     "states",
     "variants",
@@ -28,14 +33,19 @@ LIGHT = (
 HOST = tuple(path.stem for path in FILES if path.stem.endswith("_host"))
 JAX = (
     "bit_histogram",
+    "block_means",
     "block_quantization",
     "central_moments",
     "channel_norms",
+    "correlation",
     "finite_tile",
+    "neighbours",
     "pyramid",
     "semi_structured_sparsity",
+    "similar_tiles",
     "span_pass",
     "spectrum",
+    "unit_rows",
     "device_spans",
 )
 
@@ -79,5 +89,6 @@ def test_only_the_packages_of_its_kind(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_never_the_engine(path: Path) -> None:
+    """SciPy, which comes with JAX, only within functions: its import takes longer than a scan of a small model."""
     everywhere = imported_by(ast.walk(ast.parse(path.read_text())))
-    assert everywhere <= {"weighbridge_kernels", "numpy", "jax", "numba", "jaxtyping"}
+    assert everywhere <= {"weighbridge_kernels", "numpy", "jax", "numba", "jaxtyping", "scipy"}

@@ -10,26 +10,35 @@ import pytest
 
 from weighbridge_kernels import (
     bit_histogram,
+    block_means,
     block_quantization,
     central_moments,
     channel_norms,
     finite_tile,
+    neighbours,
     pyramid,
     semi_structured_sparsity,
+    similar_pairs,
+    similar_tiles,
     span_pass,
     spectrum,
+    unit_rows,
 )
 
 MODULES = (
     bit_histogram,
+    block_means,
     block_quantization,
     central_moments,
     channel_norms,
     finite_tile,
+    neighbours,
     pyramid,
     semi_structured_sparsity,
+    similar_tiles,
     span_pass,
     spectrum,
+    unit_rows,
 )
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -83,6 +92,28 @@ def test_lowers_for_every_platform(call: Call) -> None:
     assert [aval.shape for aval in exported.in_avals] == [shape for shape, _ in call.arguments]
 
 
+def similar_rows() -> dict[str, tuple[Callable, tuple[object, ...]]]:
+    """Tiles of 7 queries and 11 keys; lists of 3 are a tree."""
+    tile, number = jax.ShapeDtypeStruct((7, 11), jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
+    own, at = (jax.ShapeDtypeStruct((size,), jnp.int32) for size in (7, 11))
+    lists = tuple(jax.ShapeDtypeStruct((7, 3), dtype) for dtype in (jnp.float32, jnp.int32))
+    rows, keys = (jax.ShapeDtypeStruct((size, 23), jnp.float32) for size in (7, 11))
+    counts = jax.ShapeDtypeStruct((similar_pairs.BINS,), jnp.int32)
+    centre = jax.ShapeDtypeStruct((23,), jnp.float64)
+    return {
+        "unit_rows": (unit_rows.unit_rows, (rows,)),
+        "unit_rows less their means": (partial(unit_rows.unit_rows, kind="pearson"), (rows,)),
+        "product": (similar_tiles.product, (rows, keys)),
+        "keep": (similar_tiles.keep, (lists, tile, number, number, own, at)),
+        "count": (similar_tiles.count, (counts, tile, own, at)),
+        "link": (similar_tiles.link, (own, tile, number, number, own, at, at)),
+        "mean row": (neighbours._mean_row, (keys,)),
+        "centred": (partial(neighbours.centred, last="halves"), (keys, centre)),
+        "pooled": (block_means.pooled, (jax.ShapeDtypeStruct((3, 7, 23), "f4"), jax.ShapeDtypeStruct((3,), "f8"))),
+        "distances": (neighbours.distances, (rows, keys, lists[1])),
+    }
+
+
 def spans() -> dict[str, tuple[Callable, tuple[object, ...]]]:
     """The calls of `span_pass`, whose arguments are trees, and of `pyramid`, whose table may be none."""
     shape = jax.ShapeDtypeStruct((2,), jnp.int32)
@@ -119,6 +150,7 @@ def spans() -> dict[str, tuple[Callable, tuple[object, ...]]]:
         ("singular_values_direct", "f4"),
     ):
         calls[name] = getattr(spectrum, name), (jax.ShapeDtypeStruct((19, 19), dtype),)
+    calls |= similar_rows()
     weigh, arguments = calls["float32 by sort"]
     _, span = jax.eval_shape(weigh, *arguments)
     calls["widened"] = span_pass.widened, (span,)
