@@ -6,6 +6,7 @@ from weighbridge.views.distribution import distribution
 from weighbridge.views.findings import findings
 from weighbridge.views.heatmap import heatmap
 from weighbridge.views.overview import model_map, overview, ridge
+from weighbridge.views.similarity import similarity
 from weighbridge.views.singular_vectors import singular_vectors
 from weighbridge.views.snapshot import snapshot
 from weighbridge.views.spectrum import spectrum
@@ -19,6 +20,7 @@ __all__ = [
     "model_map",
     "overview",
     "ridge",
+    "similarity",
     "singular_vectors",
     "snapshot",
     "spectrum",
