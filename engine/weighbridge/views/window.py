@@ -138,9 +138,7 @@ def picture(matrix: Matrix, shown: Window, reduction: Reduction = "absmax") -> P
     """The cells of a window. Raises `BadArgument` for a reduction that is not known of it, and what reading raises."""
     check_reduction(reduction)
     if known(matrix, shown, reduction) != reduction:
-        raise BadArgument(
-            f"{matrix.name}: of so large a window there is no {MEANINGS[reduction]}, only the mean; zoom in"
-        )
+        raise BadArgument(f"{matrix.name}: no {MEANINGS[reduction]} is known of so large a window; zoom in")
     if shown.level < 0:
         blocks = matrix.reduced(slice(*shown.rows), slice(*shown.cols), shown.cell)
         counts = _cell_entries(shown)
