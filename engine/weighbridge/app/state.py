@@ -6,17 +6,22 @@ from functools import partial
 from typing import Any, Literal, get_args
 from urllib.parse import parse_qsl
 
+from weighbridge.pyramid.similarity import KINDS, ORDERS, SIDES, Order, Side
 from weighbridge.views.colours import THEMES, Theme
 from weighbridge.views.window import REDUCTIONS, Range, Reduction
+from weighbridge_kernels.similar_pairs import Kind
 
-Tab = Literal["heatmap", "distribution", "channels", "spectrum", "neurons", "projection", "figures"]
+Tab = Literal["heatmap", "distribution", "channels", "spectrum", "neurons", "similarity", "projection", "figures"]
 TABS: tuple[Tab, ...] = get_args(Tab)
 _LARGEST = 1e12
 
 
 @dataclass(frozen=True)
 class State:
-    """The view of a session; `rows` and `cols` are the heatmap's window in entries, None for all."""
+    """The view of a session; `rows` and `cols` are the heatmap's window in entries, None for all.
+
+    `side`, `kind`, `order` and `joined` are of the similarities: whose, which, in what order, and their reduction.
+    """
 
     tensor: str = ""
     tab: Tab = "heatmap"
@@ -26,6 +31,10 @@ class State:
     widen: float = 1.0
     column: str = "std"
     theme: Theme = "light"
+    side: Side = "rows"
+    kind: Kind = "cosine"
+    order: Order = "stored"
+    joined: Reduction = "mean"
 
     @classmethod
     def parse(cls, query: str, columns: Collection[str]) -> tuple["State", list[str]]:
@@ -42,6 +51,10 @@ class State:
             "rows": _range,
             "cols": _range,
             "widen": _factor,
+            "side": partial(_one_of, SIDES),
+            "kind": partial(_one_of, KINDS),
+            "order": partial(_one_of, ORDERS),
+            "joined": partial(_one_of, REDUCTIONS),
         }
         state, complaints = cls(), []
         for key, text in _fields(query):

@@ -11,11 +11,12 @@ import panel
 from weighbridge.app.model import Model
 from weighbridge.app.neurons import neurons
 from weighbridge.app.projection_tab import ProjectionTab
+from weighbridge.app.similarity_tab import SimilarityTab, within
 from weighbridge.app.state import TABS, State, Tab
 from weighbridge.app.style import html
 from weighbridge.errors import WeighbridgeError
-from weighbridge.pyramid import Build, Matrix, WeightMatrix, matrix_of
-from weighbridge.pyramid.store import CorruptPyramid
+from weighbridge.pyramid import Build, Matrix, Preparation, WeightMatrix, matrix_of
+from weighbridge.pyramid.store import CorruptPyramid, Pyramid
 from weighbridge.report import Entry
 from weighbridge.report.schema import SCALARS, SCAN
 from weighbridge.views import channels, distribution, singular_vectors, spectrum
@@ -45,7 +46,7 @@ class TensorPage:
         self._state = state
         self._tell = changed
         self._say = say
-        self._build: Build | None = None
+        self._build: Build | Preparation | None = None
         self._polling: Any = None
         self._shown = panel.Column(sizing_mode="stretch_both", margin=0)
         self._tabs = panel.widgets.RadioButtonGroup(
@@ -67,6 +68,8 @@ class TensorPage:
     def show(self, tab: Tab) -> None:
         """Turns to a tab."""
         self._tabs.value = tab
+        if tab != self._state.tab and "similarity" in (tab, self._state.tab):  # a window is of one matrix
+            self._changed(rows=None, cols=None)
         self._changed(tab=tab)
         try:
             self._shown.objects = [getattr(self, f"_{tab}")()]
@@ -89,7 +92,7 @@ class TensorPage:
     def _heatmap(self) -> Any:
         tensor = self._model.tensor(self._entry.name)
         if tensor is None:
-            return note(self._model.missing or "the tensor is not among those that can be read", self._theme)
+            return self._unreadable()
         matrix = matrix_of(tensor, self._model.checkpoint or ())
         if isinstance(matrix, WeightMatrix) and matrix.needs_pyramid:
             return self._building(matrix)
@@ -100,24 +103,34 @@ class TensorPage:
 
     def _building(self, matrix: WeightMatrix) -> Any:
         """A bar while the pyramid is built, then the map in its place."""
+
+        def mapped(pyramid: Pyramid) -> Any:
+            matrix.pyramid = pyramid
+            return self._mapped(matrix)
+
+        return self._waiting(self._model.cache.request(matrix.tensor, matrix.view), mapped)
+
+    def _waiting(self, build: Any, show: Callable[[Any], Any]) -> Any:
+        """A bar until a build has its result, then what `show` makes of it; any other build is given up."""
         self.close()
-        self._build = build = self._model.cache.request(matrix.tensor, matrix.view)
+        self._build = build
         bar = panel.indicators.Progress(value=0, max=100, sizing_mode="stretch_width", name="reading the tensor")
         holder = panel.Column(note("reading the whole tensor once …", self._theme), bar, sizing_mode="stretch_both")
+
+        def shown() -> Any:
+            try:
+                return show(build.result())
+            except WeighbridgeError as error:
+                return note(str(error), self._theme)
 
         def poll() -> None:
             bar.value = int(100 * build.progress)
             if build.done:
                 self._stop_polling()
-                try:
-                    matrix.pyramid = build.result()
-                    holder.objects = [self._mapped(matrix)]
-                except WeighbridgeError as error:
-                    holder.objects = [note(str(error), self._theme)]
+                holder.objects = [shown()]
 
         if build.done:
-            matrix.pyramid = build.result()
-            return self._mapped(matrix)
+            return shown()
         self._polling = panel.state.add_periodic_callback(poll, _POLL_MS)
         return holder
 
@@ -133,7 +146,7 @@ class TensorPage:
             matrix.pyramid = None
             panel.state.execute(lambda: self.show("heatmap"), schedule=True)
         else:
-            self._say(str(error))
+            self._say_error(error)
 
     def _distribution(self) -> Any:
         quantisers = panel.widgets.CheckButtonGroup(
@@ -205,6 +218,19 @@ class TensorPage:
         """The maps of the tensor's rows or columns."""
         return ProjectionTab(self._model, self._entry, self._theme, self._to_channels).view
 
+    def _similarity(self) -> Any:
+        tensor = self._model.tensor(self._entry.name)
+        if tensor is None:
+            return self._unreadable()
+        names = self._model.checkpoint or ()
+        return SimilarityTab(tensor, names, self._state, self._changed, self._say_error, self._waiting).view
+
+    def _say_error(self, error: WeighbridgeError) -> None:
+        self._say(str(error))
+
+    def _unreadable(self) -> Any:
+        return note(self._model.missing or "the tensor is not among those that can be read", self._theme)
+
     def _figures(self) -> Any:
         rows = "".join(
             f"<tr><th>{column.name}</th><td>{_text(self._entry[column.name])}</td><td>{escape(column.meaning)}</td></tr>"
@@ -271,7 +297,7 @@ class HeatmapTab:
         self._again.event(count=self._again.count + 1)
 
     def _moved(self, x_range: Range | None, y_range: Range | None) -> None:
-        self._changed(rows=_within(y_range, self._matrix.shape[0]), cols=_within(x_range, self._matrix.shape[1]))
+        self._changed(rows=within(y_range, self._matrix.shape[0]), cols=within(x_range, self._matrix.shape[1]))
 
 
 def note(text: str, theme: Theme) -> Any:
@@ -285,14 +311,6 @@ def _alone(image: Any) -> Any:
 
 def _nearest(widen: float) -> float:
     return min(_WIDENINGS, key=lambda known: abs(known - widen))
-
-
-def _within(range_: Range | None, extent: int) -> Range | None:
-    """A range in whole entries; None for all of them."""
-    if range_ is None:
-        return None
-    low, high = max(round(min(range_), 1), 0.0), min(round(max(range_), 1), float(extent))
-    return None if (low, high) == (0.0, float(extent)) or low >= high else (low, high)
 
 
 def _headline(entry: Entry, theme: Theme) -> Any:

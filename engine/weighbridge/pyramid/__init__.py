@@ -3,6 +3,18 @@
 from weighbridge.pyramid.build import build
 from weighbridge.pyramid.cache import Build, PyramidCache
 from weighbridge.pyramid.matrix import Matrix, WeightMatrix, matrix_of
+from weighbridge.pyramid.similarity import Preparation, SimilarityMatrix, similarities
 from weighbridge.pyramid.store import Pyramid
 
-__all__ = ["Build", "Matrix", "Pyramid", "PyramidCache", "WeightMatrix", "build", "matrix_of"]
+__all__ = [
+    "Build",
+    "Matrix",
+    "Preparation",
+    "Pyramid",
+    "PyramidCache",
+    "SimilarityMatrix",
+    "WeightMatrix",
+    "build",
+    "matrix_of",
+    "similarities",
+]

@@ -27,19 +27,24 @@ _WHOLE_ROWS = 1 << 22
 
 Shape = tuple[int, int]
 Axes = tuple[tuple[int, ...], tuple[int, ...]]
+View = MatrixView | Folded
 
 
 class Matrix(Protocol):
     """A matrix to look at. `levels` is how many levels of blocks it offers beyond its entries, perhaps none.
 
     `axes` are the sides that its rows and its columns are folded from; `digits` significant digits tell any two entries
-    apart.
+    apart. `sides` are what a row and a column are called, `entry` what an entry is; `order` has the index of the row
+    and the column at each place of a matrix that is put in order, else it is None.
     """
 
     name: str
     shape: Shape
     axes: Axes
     digits: int
+    sides: tuple[str, str]
+    entry: str
+    order: npt.NDArray[Any] | None
 
     @property
     def levels(self) -> int: ...
@@ -60,8 +65,23 @@ class Matrix(Protocol):
         """How many entries each of those blocks has."""
         ...
 
+    def means_only(self, level: int, entries: int) -> bool:
+        """Whether no reduction but the mean is known of a window of so many entries, had from a level or from them."""
+        ...
 
-class WeightMatrix:
+
+class _OfWeights:
+    """What matrices of stored weights have in common."""
+
+    sides = ("row", "column")
+    entry = "stored weight"
+    order: npt.NDArray[Any] | None = None
+
+    def means_only(self, level: int, entries: int) -> bool:
+        return False
+
+
+class WeightMatrix(_OfWeights):
     """A stored tensor as a `Matrix`, with its pyramid where it is too large to be read at once.
 
     Its axes fold into rows and columns as `view` says. Raises `BadArgument` for a tensor without picture.
@@ -110,7 +130,7 @@ class WeightMatrix:
         return found.view(f"u{found.dtype.itemsize}") if self._table is not None else found
 
 
-class MosaicMatrix:
+class MosaicMatrix(_OfWeights):
     """The kernels of a convolution as a `Matrix`: outputs down, inputs across, each pair's filter a small picture."""
 
     def __init__(self, tensor: Tensor, view: MatrixView) -> None:
@@ -158,12 +178,17 @@ def matrix_of(tensor: Tensor, names: Collection[str] = ()) -> "WeightMatrix | Mo
     Others are seen as in a report (`matrix_view`). `names` are those of the checkpoint, by which roles are told. Raises
     `BadArgument` for a tensor without picture.
     """
-    role = assign(tensor.name, tensor.shape, tensor.dtype.name, names or {tensor.name}).role
-    view = matrix_view(tensor.name, tensor.shape, role)
-    if view.layout in ("out_in_space", "space_in_out") and tensor.count <= DIRECT_ENTRIES:
+    view = view_of(tensor, names)
+    if isinstance(view, MatrixView) and view.layout not in ("vector", "matrix") and tensor.count <= DIRECT_ENTRIES:
         return MosaicMatrix(tensor, view)
+    return WeightMatrix(tensor, view)
+
+
+def view_of(tensor: Tensor, names: Collection[str] = ()) -> View:
+    """How a tensor folds into rows and columns, heads across where it projects to them."""
+    role = assign(tensor.name, tensor.shape, tensor.dtype.name, names or {tensor.name}).role
     by_head = role in ("attention_q", "attention_k", "attention_v", "attention_qkv") and len(tensor.shape) == 3
-    return WeightMatrix(tensor, Folded(tensor.shape, 1) if by_head else view)
+    return Folded(tensor.shape, 1) if by_head else matrix_view(tensor.name, tensor.shape, role)
 
 
 def _digits(dtype: DType) -> int:

@@ -10,6 +10,7 @@ from weighbridge.views.overview import model_map, overview, ridge
 from weighbridge.views.relations import relations
 from weighbridge.views.scatter import scatter
 from weighbridge.views.similarities import similarities
+from weighbridge.views.similarity import similarity
 from weighbridge.views.singular_vectors import singular_vectors
 from weighbridge.views.snapshot import snapshot
 from weighbridge.views.spectrum import spectrum
@@ -27,6 +28,7 @@ __all__ = [
     "ridge",
     "scatter",
     "similarities",
+    "similarity",
     "singular_vectors",
     "snapshot",
     "spectrum",

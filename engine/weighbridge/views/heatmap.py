@@ -10,7 +10,17 @@ from weighbridge.checkpoints.protocol import Tensor
 from weighbridge.errors import BadArgument, WeighbridgeError
 from weighbridge.pyramid.matrix import Matrix
 from weighbridge.views.colours import Colours, Theme, colours
-from weighbridge.views.window import MEANINGS, Picture, Range, Reduction, Window, check_reduction, picture, window
+from weighbridge.views.window import (
+    MEANINGS,
+    Picture,
+    Range,
+    Reduction,
+    Window,
+    check_reduction,
+    known,
+    picture,
+    window,
+)
 
 if TYPE_CHECKING:
     from weighbridge.report import Entry
@@ -22,6 +32,8 @@ _NORMS = 110
 """Pixels that the norms beside the map take."""
 _BORDERS = {"left": 96, "right": 112, "top": 34, "bottom": 54}
 """Pixels about the map's frame, by which the norms' frames align with it."""
+_NAMED = 3
+"""Rows of a cell that hover names, of a matrix that is put in order."""
 _LOOK = {"toolbar": "above", "show_title": False, "fontsize": {"labels": 11, "ticks": 10}}
 
 _ABOVE = {"height": _NORMS, "xaxis": "bare", "xlabel": "", "yticks": 3}
@@ -37,13 +49,14 @@ const place = (n, axes) => {
   for (const side of axes.slice().reverse()) { at.unshift(n % side); n = Math.floor(n / side) }
   return axes.length > 1 ? ` (${at.join(", ")})` : ""
 }
-const range = (k, first, side, extent, axes) => {
+const range = (k, names, first, side, extent, axes) => {
+  if (cells.data[names]) return of(names)[k]
   const low = first + k * side, high = Math.min(low + side, extent) - 1
   const name = (n) => n.toLocaleString("en") + place(n, axes)
   return low == high ? name(low) : `${name(low)} – ${name(high)}`
 }
-if (format == "rows") return range(j, of("row"), of("height"), of("rows"), of("row_axes"))
-if (format == "cols") return range(i, of("col"), of("width"), of("cols"), of("col_axes"))
+if (format == "rows") return range(j, "row_names", of("row"), of("height"), of("rows"), of("row_axes"))
+if (format == "cols") return range(i, "col_names", of("col"), of("width"), of("cols"), of("col_axes"))
 return Number.isNaN(value) ? "no finite entry" : `${digits(value)} (${of("meaning")})`
 """
 
@@ -119,8 +132,9 @@ class Heatmap:
         hv.extension("bokeh", logo=False)
 
         def draw(x_range: Range | None, y_range: Range | None, height: int | None, width: int | None, **_: Any) -> Any:
-            self.picture = self._read(y_range, x_range, (height, width), reduction())
-            return self._overlay(self.picture, limit(self.picture))
+            asked = reduction()
+            self.picture = self._read(y_range, x_range, (height, width), asked)
+            return self._overlay(self.picture, limit(self.picture), asked)
 
         image = hv.DynamicMap(draw, streams=[self.range, self.size, *changes])
         return image.opts(*self._options())
@@ -141,7 +155,7 @@ class Heatmap:
         """The picture of a window; where that cannot be read and somebody is told, an empty one."""
         at = window(self.matrix, rows, cols, size[0] or _DEFAULT_HEIGHT, size[1] or _DEFAULT_WIDTH)
         try:
-            return picture(self.matrix, at, reduction)
+            return picture(self.matrix, at, known(self.matrix, at, reduction))
         except WeighbridgeError as error:
             if self._failed is None:
                 raise
@@ -197,10 +211,11 @@ class Heatmap:
         along = plot.state.x_range if beside else plot.state.y_range
         along.update(start=0, end=1.05 * float(element.dimension_values(1).max(initial=0)) or 1.0)
 
-    def _overlay(self, found: Picture, limit: float) -> Any:
+    def _overlay(self, found: Picture, limit: float, asked: Reduction) -> Any:
         import holoviews as hv
 
-        value = hv.Dimension(found.reduction, label=MEANINGS[found.reduction], range=(-limit, limit))
+        label = MEANINGS[found.reduction] + (f" (zoom in for {MEANINGS[asked]})" if found.reduction != asked else "")
+        value = hv.Dimension(found.reduction, label=label, range=(-limit, limit))
         image = hv.Image(found.values[::-1], ["col", "row"], value, bounds=_bounds(found.window), group="Weights")
         return image * self._flags(found)
 
@@ -224,8 +239,8 @@ class Heatmap:
             colorbar=True,
             tools=["box_zoom", "reset"],
             active_tools=["pan", "wheel_zoom"],
-            xlabel="column",
-            ylabel="row",
+            xlabel=_label(self.matrix, 1),
+            ylabel=_label(self.matrix, 0),
             hooks=[_weakly(self._dress)],
             **shared,
         )
@@ -246,7 +261,7 @@ class Heatmap:
             axis.ticker.min_interval = 1
         self._figure = plot.state
         if "cells" not in plot.handles:
-            plot.handles["cells"] = _add_hover(plot)
+            plot.handles["cells"] = _add_hover(plot, self.matrix.sides)
         plot.handles["cells"].data = _described(self.matrix, self.picture)
 
 
@@ -281,7 +296,11 @@ def buckets(values: Any, asked: Range | None, pixels: int) -> tuple[Any, Any]:
     return np.append(starts, end), np.maximum.reduceat(values[:end], starts)
 
 
-def _add_hover(plot: Any) -> Any:
+def _label(matrix: Matrix, side: int) -> str:
+    return matrix.sides[side] if matrix.order is None else f"{matrix.sides[side]}, by its place in the order"
+
+
+def _add_hover(plot: Any, sides: tuple[str, str]) -> Any:
     """A hover that reads where a cell lies out of the source that it returns."""
     from bokeh.models import ColumnDataSource, CustomJSHover, HoverTool
 
@@ -289,7 +308,7 @@ def _add_hover(plot: Any) -> Any:
     reader = CustomJSHover(args={"cells": cells}, code=_HOVER)
     plot.state.add_tools(
         HoverTool(
-            tooltips=[("rows", "$y{rows}"), ("columns", "$x{cols}"), ("value", "@image{value}")],
+            tooltips=[(f"{sides[0]}s", "$y{rows}"), (f"{sides[1]}s", "$x{cols}"), ("value", "@image{value}")],
             formatters={"$y": reader, "$x": reader, "@image": reader},
             renderers=[plot.handles["glyph_renderer"]],
         )
@@ -300,7 +319,8 @@ def _add_hover(plot: Any) -> Any:
 def _described(matrix: Matrix, found: Picture) -> dict[str, list[Any]]:
     at = found.window
     cell = at.cell == (1, 1)
-    return {
+    named = {} if matrix.order is None else {"row_names": [_names(matrix, at, 0)], "col_names": [_names(matrix, at, 1)]}
+    return named | {
         "row": [at.rows[0]],
         "col": [at.cols[0]],
         "height": [at.cell[0]],
@@ -310,8 +330,24 @@ def _described(matrix: Matrix, found: Picture) -> dict[str, list[Any]]:
         "row_axes": [list(matrix.axes[0])],
         "col_axes": [list(matrix.axes[1])],
         "digits": [matrix.digits],
-        "meaning": ["stored weight" if cell and found.reduction != "zeros" else MEANINGS[found.reduction]],
+        "meaning": [matrix.entry if cell and found.reduction != "zeros" else MEANINGS[found.reduction]],
     }
+
+
+def _names(matrix: Matrix, at: Window, side: int) -> list[str]:
+    """For each cell down or across the indices of its rows as stored, of many the first few in the order."""
+    assert matrix.order is not None
+    start, stop = (at.rows, at.cols)[side]
+    cells = (matrix.order[first : min(first + at.cell[side], stop)] for first in range(start, stop, at.cell[side]))
+    return [_listed(rows, matrix.axes[side]) for rows in cells]
+
+
+def _listed(rows: Any, axes: tuple[int, ...]) -> str:
+    said = [
+        f"{row:,}" + (f" ({', '.join(map(str, np.unravel_index(row, axes)))})" if len(axes) > 1 else "")
+        for row in rows[:_NAMED]
+    ]
+    return "; ".join(said) + (f"; … ({len(rows):,} of them)" if len(rows) > _NAMED else "")
 
 
 def _align(figure: Any, *sides: str) -> None:

@@ -128,9 +128,17 @@ def check_reduction(reduction: str) -> None:
         raise BadArgument(f"reduction {reduction!r}; expected one of {', '.join(REDUCTIONS)}")
 
 
+def known(matrix: Matrix, shown: Window, reduction: Reduction) -> Reduction:
+    """A reduction, or the mean where a matrix knows nothing else of a window."""
+    (top, bottom), (left, right) = shown.rows, shown.cols
+    return "mean" if matrix.means_only(shown.level, (bottom - top) * (right - left)) else reduction
+
+
 def picture(matrix: Matrix, shown: Window, reduction: Reduction = "absmax") -> Picture:
-    """The cells of a window. Raises `BadArgument` for an unknown reduction, and what reading raises."""
+    """The cells of a window. Raises `BadArgument` for a reduction that is not known of it, and what reading raises."""
     check_reduction(reduction)
+    if known(matrix, shown, reduction) != reduction:
+        raise BadArgument(f"{matrix.name}: no {MEANINGS[reduction]} is known of so large a window; zoom in")
     if shown.level < 0:
         blocks = matrix.reduced(slice(*shown.rows), slice(*shown.cols), shown.cell)
         counts = _cell_entries(shown)

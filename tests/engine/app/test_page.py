@@ -329,6 +329,40 @@ def test_a_report_without_an_analysis_has_no_tab_of_it(visit):
     assert visited.page.get_by_role("button", name="spectrum").count() == 0
 
 
+def test_similarities(visit, minilm):
+    """Of rows, then of columns put in order: hover names the pair as it is stored; the address says what is shown."""
+    name = "encoder.layer.0.attention.self.query.weight"
+    x = weighbridge.open(minilm)[name].read().astype(np.float64)
+    visited = visit(f"?tensor={name}")
+    page = visited.page
+    before = visited.image()
+    page.get_by_role("button", name="similarity").click()
+    rows = visited.image(lambda found: found is not None and found["first"] != before["first"])
+    assert rows["first"][0] > 0.2
+    visited.wait(lambda: page.url, lambda url: "tab=similarity" in url)
+    page.get_by_label("similarities of").select_option("columns")
+    stored = visited.image(lambda found: found is not None and found["first"] != rows["first"])
+    page.get_by_label("order").select_option("similar ones together")
+    image = visited.image(lambda found: found is not None and found["first"] != stored["first"])
+    visited.keep("similarity")
+    assert image["shape"] == [384, 384]
+    first, second, value = visited.hover(*cell(visited, image, 100, 200))
+    units = x / np.linalg.norm(x, axis=0)
+    assert "cosine" in value
+    assert float(value.split()[0].replace("−", "-")) == pytest.approx(
+        units[:, int(first)] @ units[:, int(second)], abs=4e-6
+    )
+    visited.wait(lambda: page.url, lambda url: "side=cols" in url and "order=seriated" in url)
+    page.wait_for_timeout(500)
+    again = visit(page.url[page.url.index("?") :])
+    assert again.image()["first"] == image["first"]
+
+
+def test_a_tensor_without_rows_has_no_similarities(visit):
+    visited = visit("?tensor=encoder.layer.0.attention.self.query.bias&tab=similarity")
+    visited.page.get_by_text("has 1 axes; similarities are of the rows of two or more").wait_for()
+
+
 def test_dark(visit):
     visited = visit(f"?tensor={WEIGHT}&theme=dark")
     visited.image()

@@ -14,13 +14,17 @@ RANGES = st.none() | st.tuples(st.integers(0, 10**6), st.integers(1, 10**6)).map
 STATES = st.builds(
     State,
     tensor=st.text(max_size=40),
-    tab=st.sampled_from(["heatmap", "distribution", "channels", "figures"]),
+    tab=st.sampled_from(["heatmap", "distribution", "channels", "similarity", "figures"]),
     reduction=st.sampled_from(["absmax", "mean", "rms", "min", "max", "zeros"]),
     rows=RANGES,
     cols=RANGES,
     widen=st.sampled_from([1.0, 2.0, 30.0]),
     column=st.sampled_from(MAP_COLUMNS),
     theme=st.sampled_from(["light", "dark"]),
+    side=st.sampled_from(["rows", "cols"]),
+    kind=st.sampled_from(["cosine", "pearson"]),
+    order=st.sampled_from(["stored", "seriated"]),
+    joined=st.sampled_from(["mean", "min", "max"]),
 )
 
 
