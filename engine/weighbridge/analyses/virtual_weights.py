@@ -8,7 +8,7 @@ Mathematical Framework for Transformer Circuits", transformer-circuits.pub/2021/
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,23 +17,12 @@ from weighbridge import checkpoints
 from weighbridge.analyses.transformer import Transformer, transformer
 from weighbridge.checkpoints.protocol import Tensor
 from weighbridge.errors import BadArgument
+from weighbridge.pyramid.product import ProductMatrix, Rows, product
 
 Kind = Literal["ov", "qk", "direct", "mlp"]
 Space = Literal["residual", "tokens"]
 Array = npt.NDArray[np.float32]
 _ROWS = 4096
-
-
-class Factor(Protocol):
-    """One side of a product: `count` rows of `rank` numbers, of which any can be had."""
-
-    @property
-    def count(self) -> int: ...
-
-    @property
-    def rank(self) -> int: ...
-
-    def rows(self, at: slice) -> Array: ...
 
 
 @dataclass(frozen=True)
@@ -80,8 +69,8 @@ class VirtualWeights:
 
     name: str
     sides: tuple[str, str]
-    left: Factor
-    right: Factor
+    left: Rows
+    right: Rows
     note: str = ""
 
     @property
@@ -96,6 +85,10 @@ class VirtualWeights:
     def entries(self, rows: slice, cols: slice) -> Array:
         """A window of it, float32."""
         return self.left.rows(rows) @ self.right.rows(cols).T
+
+    def matrix(self) -> ProductMatrix:
+        """As what a heatmap looks at; reads both sides once."""
+        return product(self.name, self.left, self.right, sides=self.sides, entry="virtual weight")
 
     def singular_values(self) -> npt.NDArray[np.float64]:
         """All that are not zero by its rank, greatest first, through the Gram matrices of both sides in float64.
@@ -234,7 +227,7 @@ def _refuse_post_norm(network: Transformer, why: str) -> None:
         raise BadArgument(f"{network.checkpoint.name}: a {network.family} network normalises after adding: {why}")
 
 
-def _gram(factor: Factor) -> npt.NDArray[np.float64]:
+def _gram(factor: Rows) -> npt.NDArray[np.float64]:
     total = np.zeros((factor.rank, factor.rank))
     for start in range(0, factor.count, _ROWS):
         rows = factor.rows(slice(start, min(start + _ROWS, factor.count))).astype(np.float64)

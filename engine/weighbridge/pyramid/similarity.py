@@ -5,23 +5,21 @@ similarities needs no more than the means of every 8, 16, 32, … unit rows, whi
 """
 
 import math
-import tempfile
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from weighbridge.checkpoints.protocol import Slices, Tensor
+from weighbridge.checkpoints.protocol import Tensor
 from weighbridge.errors import BadArgument, Cancelled
 from weighbridge.pyramid.build import layout_of
-from weighbridge.pyramid.matrix import DIRECT_ENTRIES, Axes, Shape, View, view_of
-from weighbridge.pyramid.store import Layout
-from weighbridge_kernels import variants
-from weighbridge_kernels.blocks import BASE, Blocks
+from weighbridge.pyramid.matrix import DIRECT_ENTRIES, View, view_of
+from weighbridge.pyramid.mean_rows import MeanRows, Read, allocated, collected, cuts
+from weighbridge.pyramid.product import ProductMatrix
+from weighbridge_kernels.blocks import BASE
 from weighbridge_kernels.similar_pairs import Kind
 
 Side = Literal["rows", "cols"]
@@ -32,44 +30,17 @@ ORDERS: tuple[Order, ...] = get_args(Order)
 MEANINGS: dict[Kind, str] = {"cosine": "cosine", "pearson": "Pearson correlation"}
 NAMES: dict[Side, str] = {"rows": "row", "cols": "column"}
 
-FULL_ENTRIES = 1 << 22
-"""A window of up to so many similarities is computed entry by entry; of a larger one there are means alone."""
 SERIATED_ENTRIES = 1 << 27
 """Entries of a matrix whose rows are put in order at most: all are held as float32 meanwhile."""
-_TILE_ENTRIES = 1 << 22
-"""Entries of unit rows that are worked on at a time."""
-_MEMORY_BYTES = 1 << 28
-"""An array of more is kept in a temporary file, of which the system holds in memory what is used."""
-_DIGITS = 7
 
 Array = npt.NDArray[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class MeanRows:
-    """Mean unit rows of blocks of rows, float32, each over the `live` rows of its block; zeros where there is none."""
-
-    means: npt.NDArray[np.float32]
-    live: npt.NDArray[np.int64]
-
-    def __getitem__(self, part: slice | Array) -> "MeanRows":
-        return MeanRows(self.means[part], self.live[part])
-
-    def merged(self, factor: int) -> "MeanRows":
-        """Every `factor` blocks as one, the last perhaps of fewer."""
-        live = _summed(self.live, factor)
-        sums = _summed(self.means * self.live[:, None].astype(np.float32), factor)
-        sums /= np.maximum(live, 1)[:, None]
-        return MeanRows(sums, live)
-
-
-Units = Callable[[slice], MeanRows]
-"""Unit rows at places in the order, each a block of its own."""
 Raw = Callable[[slice | Array], Array]
 """Rows as they are stored, by their indices."""
 
 
-class SimilarityMatrix:
+class SimilarityMatrix(ProductMatrix):
     """Cosines or Pearson correlations of all pairs of rows or columns of a tensor: a `Matrix`, made by `similarities`.
 
     Entries are float32 products of unit rows, within 4e-6, clamped to ±1; NaN for rows that are constant zero (for
@@ -78,13 +49,11 @@ class SimilarityMatrix:
     one, whose rows are read as they are looked at, one byte an entry, in temporary files from 2^28 bytes on.
     """
 
-    digits = _DIGITS
-
     def __init__(
         self,
         tensor: Tensor,
         axes: tuple[int, ...],
-        units: Units,
+        units: Read,
         base: MeanRows,
         *,
         side: Side,
@@ -93,71 +62,19 @@ class SimilarityMatrix:
     ) -> None:
         """`axes` are those that the rows are folded from, `base` the mean rows of every 8 of them."""
         count = math.prod(axes)
-        self.name = f"{tensor.name}: {MEANINGS[kind]} of {NAMES[side]}s"
-        self.shape: Shape = count, count
-        self.axes: Axes = axes, axes
-        self.sides = NAMES[side], NAMES[side]
-        self.entry = MEANINGS[kind]
+        super().__init__(
+            f"{tensor.name}: {MEANINGS[kind]} of {NAMES[side]}s",
+            (count, count),
+            (units, base),
+            sides=(NAMES[side], NAMES[side]),
+            entry=MEANINGS[kind],
+            axes=(axes, axes),
+        )
         self.order = order
-        self._layout = Layout(self.shape, "F32")
-        self._units = units
-        self._levels = _levels(base, self._layout)
-
-    @property
-    def levels(self) -> int:
-        return len(self._levels)
-
-    def means_only(self, level: int, entries: int) -> bool:
-        return level >= 0 or entries > FULL_ENTRIES
 
     def entries(self, rows: slice, cols: slice) -> npt.NDArray[np.float32]:
-        found = np.empty((rows.stop - rows.start, cols.stop - cols.start), np.float32)
-        for part, down in self._tiles(rows):
-            for at, across in self._tiles(cols):
-                tile = found[part, at]
-                np.matmul(down.means, across.means.T, out=tile)
-                np.clip(tile, -1, 1, out=tile)
-                tile[down.live == 0], tile[:, across.live == 0] = np.nan, np.nan
-        return found
-
-    def read(self, slices: Slices = ()) -> npt.NDArray[np.float32]:
-        """The similarities in `slices`, as a tensor's entries are read; all by default."""
-        index = slices if isinstance(slices, tuple) else (slices,)
-        (rows, down), (cols, across) = (
-            _bounds(part, extent) for part, extent in zip([*index, slice(None), slice(None)], self.shape, strict=False)
-        )
-        found: npt.NDArray[np.float32] = self.entries(rows, cols)[down, across]
-        return found
-
-    def reduced(self, rows: slice, cols: slice, block: Shape) -> Blocks:
-        if not self.means_only(-1, (rows.stop - rows.start) * (cols.stop - cols.start)):
-            return variants.select("cpu").block_reductions(self.entries(rows, cols), block=block)
-        down, across = (self._merged(span, side) for span, side in zip((rows, cols), block, strict=True))
-        counts = np.multiply.outer(*(_sizes(span, side) for span, side in zip((rows, cols), block, strict=True)))
-        return _mean_blocks(down, across, counts)
-
-    def level(self, level: int, rows: slice, cols: slice) -> Blocks:
-        held = self._levels[level]
-        return _mean_blocks(held[rows], held[cols], self.counts(level, rows, cols))
-
-    def counts(self, level: int, rows: slice, cols: slice) -> npt.NDArray[np.int64]:
-        return self._layout.entries(level, (rows, cols))
-
-    def _tiles(self, span: slice, side: int = 1) -> Iterator[tuple[slice, MeanRows]]:
-        """Unit rows of a span, some whole blocks at a time, with their place in the span."""
-        for part in _cuts(span, self._width, side):
-            yield slice(part.start - span.start, part.stop - span.start), self._units(part)
-
-    def _merged(self, span: slice, side: int) -> MeanRows:
-        """Mean rows of the blocks of `side` rows of a span, out of those of level 0 where they are whole."""
-        if side % BASE == 0:
-            return self._levels[0][_blocks(span, BASE)].merged(side // BASE)
-        parts = (units.merged(side) for _, units in self._tiles(span, side))
-        return _collected(parts, -(-(span.stop - span.start) // side), self._width)
-
-    @property
-    def _width(self) -> int:
-        return int(self._levels[0].means.shape[1])
+        found = super().entries(rows, cols)
+        return np.clip(found, -1, 1, out=found)
 
 
 def similarities(
@@ -185,11 +102,11 @@ def similarities(
     read = partial(_unit_rows, _raw(tensor, view, side, watch), kind)
     units, places = partial(_placed, read, None), None
     if held:
-        whole = _collected(watch.strips(units, count, width), count, width)
+        whole = collected(watch.strips(units, count, width), count, width)
         places = _seriated(whole) if order == "seriated" else None
         units = partial(_placed, whole.__getitem__, places)
     means = (strip.merged(BASE) for strip in watch.strips(units, count, width))
-    base = _collected(means, -(-count // BASE), width)
+    base = collected(means, -(-count // BASE), width)
     if tensor.count > DIRECT_ENTRIES:
         units = partial(_placed, read, places)
     axes = view.axes[SIDES.index(side)]
@@ -277,18 +194,11 @@ class _Watch:
         self._through += entries
         self._advanced(self._through / self._total)
 
-    def strips(self, units: Units, count: int, width: int) -> Iterator[MeanRows]:
+    def strips(self, units: Read, count: int, width: int) -> Iterator[MeanRows]:
         """All unit rows, a strip of whole blocks at a time."""
-        for part in _cuts(slice(0, count), width, BASE):
+        for part in cuts(slice(0, count), width, BASE):
             yield units(part)
             self.through((part.stop - part.start) * width)
-
-
-def _cuts(span: slice, width: int, side: int) -> Iterator[slice]:
-    """Parts of a span of rows, of whole blocks of `side` rows but the last, that are worked on at a time."""
-    step = max(_TILE_ENTRIES // width // side, 1) * side
-    for start in range(span.start, span.stop, step):
-        yield slice(start, min(start + step, span.stop))
 
 
 def _raw(tensor: Tensor, view: View, side: Side, watch: _Watch) -> Raw:
@@ -309,8 +219,8 @@ def _stored_rows(tensor: Tensor, width: int, at: slice | Array) -> Array:
 
 
 def _transposed(tensor: Tensor, view: View, watch: _Watch) -> Array:
-    turned = _allocated((view.cols, view.rows), tensor.dtype.array)
-    for part in _cuts(slice(0, view.rows), view.cols, 1):
+    turned = allocated((view.cols, view.rows), tensor.dtype.array)
+    for part in cuts(slice(0, view.rows), view.cols, 1):
         turned[:, part] = _stored_rows(tensor, view.cols, part).T
         watch.through((part.stop - part.start) * view.cols)
     return turned
@@ -331,66 +241,3 @@ def _seriated(units: MeanRows) -> Array:
     from weighbridge_kernels.seriation import seriation
 
     return seriation(units.means)
-
-
-def _levels(base: MeanRows, layout: Layout) -> list[MeanRows]:
-    """The base and all that follows from it."""
-    levels = [base]
-    for level in range(1, layout.levels):
-        before, (blocks, _) = levels[-1], layout.blocks(level)
-        width = before.means.shape[1]
-        parts = (before[part].merged(2) for part in _cuts(slice(0, before.live.size), width, 2))
-        levels.append(_collected(parts, blocks, width))
-    return levels
-
-
-def _collected(parts: Iterable[MeanRows], count: int, width: int) -> MeanRows:
-    """Parts that follow one another as one."""
-    whole = MeanRows(_allocated((count, width), np.dtype(np.float32)), np.empty(count, np.int64))
-    at = 0
-    for part in parts:
-        here = slice(at, at + part.live.size)
-        whole.means[here], whole.live[here] = part.means, part.live
-        at = here.stop
-    return whole
-
-
-def _allocated(shape: Shape, dtype: np.dtype[Any]) -> Array:
-    """In memory, or in a file that is removed with the array."""
-    if math.prod(shape) * dtype.itemsize <= _MEMORY_BYTES:
-        return np.empty(shape, dtype)
-    with tempfile.TemporaryFile() as file:
-        return np.memmap(file, dtype, "w+", shape=shape)
-
-
-def _summed(x: Array, factor: int) -> Array:
-    """Sums of every `factor` along the first axis, of what is left at its end."""
-    whole = len(x) // factor * factor
-    sums: Array = x[:whole].reshape(-1, factor, *x.shape[1:]).sum(axis=1)
-    return sums if whole == len(x) else np.concatenate([sums, x[whole:].sum(axis=0, keepdims=True)])
-
-
-def _mean_blocks(down: MeanRows, across: MeanRows, counts: npt.NDArray[np.int64]) -> Blocks:
-    """Blocks of which nothing but the mean and the pairs without similarity are known; the rest is NaN."""
-    mean = down.means @ across.means.T
-    unknown = np.broadcast_to(np.float32(np.nan), mean.shape)
-    none = np.broadcast_to(np.int64(0), mean.shape)
-    nan = counts - np.multiply.outer(down.live, across.live)
-    return Blocks(unknown, unknown, mean, unknown, none, nan, none)
-
-
-def _blocks(span: slice, side: int) -> slice:
-    return slice(span.start // side, -(-span.stop // side))
-
-
-def _sizes(span: slice, side: int) -> npt.NDArray[np.int64]:
-    """Rows of each block of a span."""
-    return np.diff(np.append(np.arange(span.start, span.stop, side), span.stop))
-
-
-def _bounds(part: slice | int, extent: int) -> tuple[slice, slice | int]:
-    """The window that an index lies in, and what it takes of it."""
-    every = range(extent)
-    taken = every[part] if isinstance(part, slice) else range(every[part], every[part] + 1)
-    low, high = (min(taken[0], taken[-1]), max(taken[0], taken[-1]) + 1) if taken else (0, 0)
-    return slice(low, high), slice(None, None, taken.step) if isinstance(part, slice) else 0

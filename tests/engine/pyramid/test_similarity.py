@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 import weighbridge
 from weighbridge import BadArgument
 from weighbridge.errors import Cancelled
-from weighbridge.pyramid import Preparation, SimilarityMatrix, matrix_of, similarities
+from weighbridge.pyramid import Preparation, SimilarityMatrix, matrix_of, mean_rows, product, similarities
 from weighbridge.pyramid import similarity as module
 from weighbridge.views import window as windows
 from weighbridge.views.window import picture, window
@@ -69,9 +69,9 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Unit rows held; read as they are looked at, by strips of few rows; with everything else in temporary files."""
     if request.param != "held":
         monkeypatch.setattr(module, "DIRECT_ENTRIES", 100)
-        monkeypatch.setattr(module, "_TILE_ENTRIES", 1000)
+        monkeypatch.setattr(mean_rows, "_TILE_ENTRIES", 1000)
     if request.param == "in files":
-        monkeypatch.setattr(module, "_MEMORY_BYTES", 100)
+        monkeypatch.setattr(mean_rows, "_MEMORY_BYTES", 100)
     return str(request.param)
 
 
@@ -117,7 +117,7 @@ def test_every_level_pools_the_pairs(way: str, side: Any, order: Any, rows: int)
 def test_windows_pool_the_pairs(way: str, block: tuple[int, int], full: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Out of the pairs, or of mean rows, those of the base where blocks are whole ones of it."""
     if not full:
-        monkeypatch.setattr(module, "FULL_ENTRIES", 0)
+        monkeypatch.setattr(product, "FULL_ENTRIES", 0)
     x = weights()
     matrix = made(x, order="seriated")
     s = ordered(expected(x, "rows", "cosine"), matrix)
@@ -136,7 +136,7 @@ def test_windows_pool_the_pairs(way: str, block: tuple[int, int], full: bool, mo
 
 
 def test_pictures_of_large_windows_are_of_means_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "FULL_ENTRIES", 2000)
+    monkeypatch.setattr(product, "FULL_ENTRIES", 2000)
     matrix = made(weights())
     near, far = window(matrix, (10, 40), (10, 40), 20, 20), window(matrix, None, None, 20, 20)
     assert picture(matrix, near, "min").values.shape == near.shape

@@ -8,7 +8,7 @@ import pytest
 
 import weighbridge
 from weighbridge import BadArgument
-from weighbridge.pyramid import SimilarityMatrix, similarities
+from weighbridge.pyramid import SimilarityMatrix, product, similarities
 from weighbridge.pyramid import similarity as module
 from weighbridge.views import similarity
 
@@ -83,7 +83,7 @@ def test_sides_have_their_names(tensor: weighbridge.Tensor) -> None:
 def test_of_a_large_window_the_mean_is_shown_and_said(
     tensor: weighbridge.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "FULL_ENTRIES", 1000)
+    monkeypatch.setattr(product, "FULL_ENTRIES", 1000)
     drawn = similarity(tensor, reduction="max")
     plot = plotted(drawn)
     assert drawn[()].Weights.I.vdims[0].pprint_label == "mean (zoom in for maximum)"
