@@ -4,7 +4,7 @@ import itertools
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -56,24 +56,29 @@ def _fill(prepared: Plan, writer: TableWriter, rows: Rows, kernels: Variant, wat
         writer.add(row | {"role": "other", "order": len(order) + i})
 
     def of(tensor: Tensor) -> list[Row]:
-        role, layer = assign(tensor.name, tensor.shape, tensor.dtype.name, order.keys())
-        about = {
-            "name": tensor.name,
-            "shape": list(tensor.shape),
-            "dtype": tensor.dtype.name,
-            "role": role,
-            "layer": layer,
-            "part": "",
-            "variant": kernels.name,
-            "order": order[tensor.name],
-        }
-        return [about | row for row in _rows_of(tensor, role, rows, kernels)]
+        known = about(tensor, order, kernels.name)
+        return [known | row for row in _rows_of(tensor, known["role"], rows, kernels)]
 
     small = [tensor for tensor in prepared.remaining if tensor.count <= _SMALL]
     large = [tensor for tensor in prepared.remaining if tensor.count > _SMALL]
     for tensor, found in itertools.chain(_side_by_side(of, small), ((tensor, of(tensor)) for tensor in large)):
         writer.add_all(found)
         watch.advance(tensor.nbytes, 1)
+
+
+def about(tensor: Tensor, order: Mapping[str, int], variant: str) -> Row:
+    """The columns that every row of a tensor begins with; `order` has the places of all names of the checkpoint."""
+    role, layer = assign(tensor.name, tensor.shape, tensor.dtype.name, order.keys())
+    return {
+        "name": tensor.name,
+        "shape": list(tensor.shape),
+        "dtype": tensor.dtype.name,
+        "role": role,
+        "layer": layer,
+        "part": "",
+        "variant": variant,
+        "order": order[tensor.name],
+    }
 
 
 def _side_by_side(of: Callable[[Tensor], list[Row]], tensors: Sequence[Tensor]) -> Iterator[tuple[Tensor, list[Row]]]:

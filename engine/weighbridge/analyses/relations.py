@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weighbridge.analyses.matrices import Reader, parts_of
-from weighbridge.analyses.matrix_rows import without_matrix
+from weighbridge.analyses.matrix_rows import about, without_matrix
 from weighbridge.analyses.plan import Plan, further_plan, start
 from weighbridge.checkpoints.config import Heads, config, heads, width
 from weighbridge.checkpoints.protocol import Tensor
@@ -28,6 +28,7 @@ from weighbridge_kernels.cka import cka_null, debiased_cka
 from weighbridge_kernels.principal_angles import SubspaceOverlaps, subspace_overlaps
 
 TABLE = "relations"
+_VARIANT = "host"
 COORDINATES = 1024
 """Places of the residual axis that are looked at; of a longer one so many are drawn."""
 _ENTRIES = 1 << 27
@@ -65,7 +66,7 @@ def relate(prepared: Plan, *, key: int) -> Report:
     if plan.finished is not None:
         return plan.finished
     began = time.monotonic()
-    writer, manifest = start(plan, "host")
+    writer, manifest = start(plan, _VARIANT)
     try:
         writer.add_all(list(_rows(plan, key)))
     finally:
@@ -84,19 +85,8 @@ def _rows(plan: Plan, key: int) -> Iterator[Row]:
     if len(members) > 1:
         related = _related(members, extent, key)
     for tensor in plan.selected:
-        role, layer = assign(tensor.name, tensor.shape, tensor.dtype.name, order.keys())
-        about = {
-            "name": tensor.name,
-            "shape": list(tensor.shape),
-            "dtype": tensor.dtype.name,
-            "role": role,
-            "layer": layer,
-            "part": "",
-            "variant": "host",
-            "order": order[tensor.name],
-        }
         missing: Row = {"status": "skipped", "reason": "does not share the residual axis with another matrix"}
-        yield about | related.get(tensor.name, missing)
+        yield about(tensor, order, _VARIANT) | related.get(tensor.name, missing)
 
 
 def members_of(plan: Plan) -> tuple[int, list[Member]]:
