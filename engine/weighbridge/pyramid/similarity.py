@@ -38,6 +38,8 @@ SERIATED_ENTRIES = 1 << 27
 """Entries of a matrix whose rows are put in order at most: all are held as float32 meanwhile."""
 _TILE_ENTRIES = 1 << 22
 """Entries of unit rows that are worked on at a time."""
+_TILE_ROWS = 256
+"""Rows that are multiplied with others at a time, at least: the others are read for every such part."""
 _MEMORY_BYTES = 1 << 28
 """An array of more is kept in a temporary file, of which the system holds in memory what is used."""
 _DIGITS = 7
@@ -115,8 +117,7 @@ class SimilarityMatrix:
         for part, down in self._tiles(rows):
             for at, across in self._tiles(cols):
                 tile = found[part, at]
-                np.matmul(down.means, across.means.T, out=tile)
-                np.clip(tile, -1, 1, out=tile)
+                np.clip(down.means @ across.means.T, -1, 1, out=tile)
                 tile[down.live == 0], tile[:, across.live == 0] = np.nan, np.nan
         return found
 
@@ -145,7 +146,7 @@ class SimilarityMatrix:
 
     def _tiles(self, span: slice, side: int = 1) -> Iterator[tuple[slice, MeanRows]]:
         """Unit rows of a span, some whole blocks at a time, with their place in the span."""
-        for part in _cuts(span, self._width, side):
+        for part in _cuts(span, min(self._width, _TILE_ENTRIES // _TILE_ROWS), side):
             yield slice(part.start - span.start, part.stop - span.start), self._units(part)
 
     def _merged(self, span: slice, side: int) -> MeanRows:
@@ -311,7 +312,9 @@ def _stored_rows(tensor: Tensor, width: int, at: slice | Array) -> Array:
 def _transposed(tensor: Tensor, view: View, watch: _Watch) -> Array:
     turned = _allocated((view.cols, view.rows), tensor.dtype.array)
     for part in _cuts(slice(0, view.rows), view.cols, 1):
-        turned[:, part] = _stored_rows(tensor, view.cols, part).T
+        rows = _stored_rows(tensor, view.cols, part)
+        codes = f"u{rows.itemsize}"  # NumPy copies entries of ml_dtypes one by one
+        turned.view(codes)[:, part] = rows.view(codes).T
         watch.through((part.stop - part.start) * view.cols)
     return turned
 
