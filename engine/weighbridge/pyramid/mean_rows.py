@@ -19,6 +19,8 @@ Array = npt.NDArray[Any]
 
 _TILE_ENTRIES = 1 << 22
 """Entries of rows that are worked on at a time."""
+_TILE_ROWS = 256
+"""Rows that are multiplied with others at a time, at least: the others are read for every such part."""
 _MEMORY_BYTES = 1 << 28
 """An array of more is kept in a temporary file, of which the system holds in memory what is used."""
 
@@ -68,7 +70,7 @@ class Levels:
 
     def tiles(self, span: slice, side: int = 1) -> Iterator[tuple[slice, MeanRows]]:
         """Rows of a span, some whole blocks of `side` at a time, with their place in the span."""
-        for part in cuts(span, self.width, side):
+        for part in cuts(span, min(self.width, _TILE_ENTRIES // _TILE_ROWS), side):
             yield slice(part.start - span.start, part.stop - span.start), self._read(part)
 
     def merged(self, span: slice, side: int) -> MeanRows:

@@ -1,5 +1,7 @@
 """A product of two thin matrices as a `Matrix` that computes what is looked at."""
 
+import math
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -64,11 +66,22 @@ class ProductMatrix:
         return level >= 0 or entries > FULL_ENTRIES
 
     def entries(self, rows: slice, cols: slice) -> npt.NDArray[np.float32]:
+        if math.prod(self.shape) <= FULL_ENTRIES:
+            return self._whole[rows, cols]
+        return self.multiplied(rows, cols)
+
+    @cached_property
+    def _whole(self) -> npt.NDArray[np.float32]:
+        """All entries of a small matrix, whose rows may be long: multiplied once."""
+        return self.multiplied(slice(0, self.shape[0]), slice(0, self.shape[1]))
+
+    def multiplied(self, rows: slice, cols: slice) -> npt.NDArray[np.float32]:
+        """The entries of a window out of the rows of both sides."""
         found = np.empty((rows.stop - rows.start, cols.stop - cols.start), np.float32)
         for part, down in self._left.tiles(rows):
             for at, across in self._right.tiles(cols):
                 tile = found[part, at]
-                np.matmul(down.means, across.means.T, out=tile)
+                tile[...] = down.means @ across.means.T
                 tile[down.live == 0], tile[:, across.live == 0] = np.nan, np.nan
         return found
 

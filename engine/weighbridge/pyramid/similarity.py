@@ -72,8 +72,8 @@ class SimilarityMatrix(ProductMatrix):
         )
         self.order = order
 
-    def entries(self, rows: slice, cols: slice) -> npt.NDArray[np.float32]:
-        found = super().entries(rows, cols)
+    def multiplied(self, rows: slice, cols: slice) -> npt.NDArray[np.float32]:
+        found = super().multiplied(rows, cols)
         return np.clip(found, -1, 1, out=found)
 
 
@@ -221,7 +221,9 @@ def _stored_rows(tensor: Tensor, width: int, at: slice | Array) -> Array:
 def _transposed(tensor: Tensor, view: View, watch: _Watch) -> Array:
     turned = allocated((view.cols, view.rows), tensor.dtype.array)
     for part in cuts(slice(0, view.rows), view.cols, 1):
-        turned[:, part] = _stored_rows(tensor, view.cols, part).T
+        rows = _stored_rows(tensor, view.cols, part)
+        codes = f"u{rows.itemsize}"  # NumPy copies entries of ml_dtypes one by one
+        turned.view(codes)[:, part] = rows.view(codes).T
         watch.through((part.stop - part.start) * view.cols)
     return turned
 

@@ -14,16 +14,23 @@ import weighbridge
 
 WEIGHT = "encoder.layer.0.intermediate.dense.weight"
 _IMAGE = """() => {
-  for (const doc of Bokeh.documents) for (const model of doc._all_models.values())
-    if (model.type == "Figure") for (const renderer of model.renderers)
+  const walk = (view) => {
+    for (const renderer of view.model?.type == "Figure" ? view.model.renderers : [])
       if (renderer.glyph?.type == "Image" && renderer.glyph.color_mapper.palette.length > 3) {
-        const data = renderer.data_source.data
+        const model = view.model, data = renderer.data_source.data
         return {x: [model.x_range.start, model.x_range.end], y: [model.y_range.end, model.y_range.start],
                 shape: data.image[0].shape ?? [data.image[0].length, data.image[0][0].length],
                 first: Array.from(data.image[0].slice ? data.image[0].slice(0, 50) : data.image[0][0]),
                 left: data.x[0], bottom: data.y[0], dw: data.dw[0], dh: data.dh[0],
                 low: renderer.glyph.color_mapper.low, high: renderer.glyph.color_mapper.high}
       }
+    for (const child of view.children?.() ?? view.child_views ?? []) {
+      const found = walk(child)
+      if (found) return found
+    }
+    return null
+  }
+  for (const view of Object.values(Bokeh.index)) { const found = walk(view); if (found) return found }
   return null
 }"""
 _HOVERED = """() => {
