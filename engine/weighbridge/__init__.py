@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from weighbridge.analyses.circuits import circuits
     from weighbridge.analyses.correlations import correlate
     from weighbridge.analyses.findings import Finding, findings
     from weighbridge.analyses.projections import project
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from weighbridge.snapshots import snapshot
 
 _HOMES = {
+    "weighbridge.analyses.circuits": ("circuits",),
     "weighbridge.analyses.findings": ("Finding", "findings"),
     "weighbridge.analyses.projections": ("project",),
     "weighbridge.analyses.scan": ("scan",),
@@ -66,6 +68,7 @@ __all__ = [
     "Tensor",
     "TensorNotFound",
     "WeighbridgeError",
+    "circuits",
     "correlate",
     "export",
     "findings",

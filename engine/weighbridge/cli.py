@@ -313,6 +313,41 @@ def correlate(
         raise typer.Exit(SOME_FAILED)
 
 
+@_command
+def circuits(
+    source: _Source,
+    unit: Annotated[str, typer.Argument(metavar="UNIT", help="tensor:index, or mlp.layer.neuron of a transformer.")],
+    chain: Annotated[
+        str | None, typer.Option("--chain", metavar="A,B,C", help="Tensors in the order of the network.")
+    ] = None,
+    top: Annotated[int, typer.Option("--top", min=1, metavar="K", help="Strongest inputs of each unit.")] = 6,
+    depth: Annotated[int, typer.Option("--depth", min=1, metavar="N", help="Steps upstream.")] = 2,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Draw it to a .png, .svg or .pdf.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a weight on standard output.")] = False,
+) -> None:
+    """What a unit is built from: its strongest inputs, theirs, and so on, from the weights alone.
+
+    Example: weighbridge circuits model.safetensors head.weight:3 --depth 3 -o circuit.svg
+    """
+    from weighbridge.analyses.circuits import circuits as find
+    from weighbridge.report import dumps
+    from weighbridge.terminal import circuit_tree
+
+    found = find(source, unit, chain=chain.split(",") if chain else None, top=top, depth=depth)
+    if output is not None:
+        from weighbridge.views.circuit import circuit_file
+
+        circuit_file(found, output)
+    if json:
+        for edge in found.edges:
+            ends = {"source": edge.source._asdict(), "target": edge.target._asdict()}
+            print(dumps(ends | {"weight": edge.weight}))
+    else:
+        _console().print(circuit_tree(found))
+
+
 def _known(*options: tuple[str | None, tuple[str | None, ...]]) -> None:
     """Raises `BadArgument` for an option's value that is none of those it may have."""
     for given, known in options:

@@ -8,6 +8,7 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
+from rich.tree import Tree
 
 from weighbridge.errors import BadArgument
 from weighbridge.report.schema import HEADLINES
@@ -16,6 +17,7 @@ from weighbridge.report.summary import Summary, summarize
 if TYPE_CHECKING:
     import pandas as pd
 
+    from weighbridge.analyses.circuits import Circuit, Unit
     from weighbridge.analyses.findings import Finding
     from weighbridge.analyses.plan import Plan, Progress
     from weighbridge.report import Projection, Report
@@ -182,6 +184,24 @@ def _cluster_table(found: "Projection", named: Callable[[int], str]) -> Table:
         cosine = _number(held.similarities[label])
         table.add_row(str(label), f"{held.sizes[label]:,}", cosine, medoid, "  ".join(apart))
     return table
+
+
+def circuit_tree(found: "Circuit") -> Tree:
+    """A circuit as a tree: under each unit what it is built from, the strongest first; one met before is not opened."""
+    shown: set[Unit] = set()
+
+    def grow(branch: Tree, unit: "Unit") -> None:
+        if unit in shown:
+            return
+        shown.add(unit)
+        for edge in found.inputs(unit):
+            colour = "red" if edge.weight > 0 else "blue"
+            name = escape(printable(f"{edge.source.layer} {found.label(edge.source)}"))
+            grow(branch.add(f"[{colour}]{edge.weight:+.3g}[/{colour}] {name}"), edge.source)
+
+    root = Tree(escape(printable(f"{found.unit.layer} {found.label(found.unit)}")))
+    grow(root, found.unit)
+    return root
 
 
 def findings_table(found: list["Finding"]) -> RenderableType:

@@ -180,13 +180,21 @@ def _direct(network: Transformer) -> VirtualWeights:
 
 
 def _mlp(network: Transformer, layer: int, to: int, part: Literal["up", "gate"]) -> VirtualWeights:
-    _refuse_post_norm(network, "what an MLP writes is normalised before another reads it")
     if to <= layer:
         raise BadArgument(f"to {to}; expected a layer after {layer}")
-    read = _read(network, network.inward(to, part), network.names.mlp_norm, to)
+    read = read_by_mlp(network, to, part)
     left, right = ArrayFactor(network.outward(layer)), ArrayFactor(np.ascontiguousarray(read.T))
     name = f"MLP {layer} to MLP {to}" + (" by its gate" if part == "gate" else "")
     return VirtualWeights(name, (f"neuron of {layer}", f"neuron of {to}"), left, right)
+
+
+def read_by_mlp(network: Transformer, layer: int, part: Literal["up", "gate"] = "up") -> Array:
+    """What the neurons of a layer read from the residual stream, [width, neurons], their norm folded in.
+
+    Raises `BadArgument` for a post-norm network.
+    """
+    _refuse_post_norm(network, "what an MLP writes is normalised before another reads it")
+    return _read(network, network.inward(layer, part), network.names.mlp_norm, layer)
 
 
 def _read(network: Transformer, w: Array, norm: str, layer: int = 0, *, after: bool = False) -> Array:

@@ -1,6 +1,7 @@
 """Pictures of weights and of reports: HoloViews elements, for a notebook and for the page. One picture a file."""
 
 from weighbridge.views.channels import channels
+from weighbridge.views.circuit import circuit
 from weighbridge.views.depth import depth
 from weighbridge.views.distribution import distribution
 from weighbridge.views.findings import findings
@@ -17,6 +18,7 @@ from weighbridge.views.spectrum import spectrum
 
 __all__ = [
     "channels",
+    "circuit",
     "depth",
     "distribution",
     "findings",

@@ -1,0 +1,197 @@
+"""Circuits: the strongest weights upstream of a unit, against a plain search over arrays, and their diagrams."""
+
+import json
+
+import holoviews as hv
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from typer.testing import CliRunner
+
+import weighbridge
+from weighbridge.analyses.circuits import Unit, circuits
+from weighbridge.cli import app
+from weighbridge.errors import BadArgument, ReportError, TensorNotFound
+from weighbridge.views.circuit import circuit, circuit_file, drawing
+
+
+@pytest.fixture
+def network():
+    """Convolutions of 3 to 5 and to 4 channels, a flattened map of 2 × 2 of these to 6, and 2 outputs, as PyTorch stores."""
+    rng = np.random.default_rng(0)
+    shapes = {"conv1": (5, 3, 3, 3), "conv2": (4, 5, 3, 3), "fc1": (6, 16), "fc2": (2, 6)}
+    return {f"{name}.weight": rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def signed_norms(x):
+    """Of the weights from each input, [inputs, ...]."""
+    flat = x.reshape(len(x), -1).astype(float)
+    return np.sign(flat.sum(axis=1)) * np.linalg.norm(flat, axis=1)
+
+
+def test_edges_are_the_strongest_weights(network):
+    found = circuits(network, "fc2.weight:1", top=3, depth=4)
+    assert found.layers == ("input", "conv1.weight", "conv2.weight", "fc1.weight", "fc2.weight")
+    expected = {
+        "fc2.weight": lambda unit: network["fc2.weight"][unit].astype(float),
+        "fc1.weight": lambda unit: signed_norms(network["fc1.weight"][unit].reshape(4, 4)),
+        "conv2.weight": lambda unit: signed_norms(network["conv2.weight"][unit]),
+        "conv1.weight": lambda unit: signed_norms(network["conv1.weight"][unit]),
+    }
+    for unit in found.units:
+        if unit.layer == "input":
+            assert found.inputs(unit) == []
+            continue
+        weights = expected[unit.layer](unit.number)
+        strongest = np.argsort(-np.abs(weights))[:3]
+        edges = found.inputs(unit)
+        assert [edge.source.number for edge in edges] == strongest.tolist()
+        np.testing.assert_allclose([edge.weight for edge in edges], weights[strongest], rtol=1e-6)
+    assert len(circuits(network, "fc2.weight:1", top=3, depth=1).edges) == 3
+
+
+def test_flax_stores_the_other_way_round(network):
+    """Kernels [in, out], maps flattened with channels last: the same network has the same circuit."""
+    flax = {
+        "conv1.kernel": network["conv1.weight"].transpose(2, 3, 1, 0),
+        "conv2.kernel": network["conv2.weight"].transpose(2, 3, 1, 0),
+        "fc1.kernel": network["fc1.weight"].reshape(6, 4, 4).transpose(2, 1, 0).reshape(16, 6),
+        "fc2.kernel": network["fc2.weight"].T,
+    }
+    ours = circuits(network, "fc2.weight:0", depth=4)
+    theirs = circuits({name: np.ascontiguousarray(x) for name, x in flax.items()}, "fc2.kernel:0", depth=4)
+    turned = [
+        (
+            e.source.layer.replace("kernel", "weight"),
+            e.source.number,
+            e.target.number,
+            pytest.approx(e.weight, rel=1e-5),
+        )
+        for e in theirs.edges
+    ]
+    assert [(e.source.layer, e.source.number, e.target.number, e.weight) for e in ours.edges] == turned
+
+
+def test_a_chain_is_as_given(network):
+    found = circuits(network, "fc2.weight:0", chain=["conv2.weight", "fc1.weight", "fc2.weight"], depth=9)
+    assert found.layers[:2] == ("input", "conv2.weight")
+    with pytest.raises(BadArgument, match="no multiple of the 4 outputs of conv2"):
+        circuits(network, "fc2.weight:0", chain=["conv2.weight", "fc2.weight"])
+    with pytest.raises(BadArgument, match="is not in the chain"):
+        circuits(network, "fc2.weight:0", chain=["fc1.weight"])
+
+
+def test_what_cannot_be_asked(network):
+    for unit, error, match in (
+        ("fc2.weight:2", BadArgument, "no unit 2; expected 0 to 1"),
+        ("fc3.weight:0", TensorNotFound, "fc3"),
+        ("fc2.weight", BadArgument, "expected tensor:index"),
+        ("mlp.0.1", BadArgument, "named as none of"),
+    ):
+        with pytest.raises(error, match=match):
+            circuits(network, unit)
+    with pytest.raises(BadArgument, match="fewer than two axes"):
+        circuits(network | {"b.bias": np.ones(3)}, "b.bias:0")
+    with pytest.raises(BadArgument, match="top is 0"):
+        circuits(network, "fc2.weight:0", top=0)
+
+
+def test_zero_weights_are_no_edges():
+    x = np.zeros((2, 5), np.float32)
+    x[1, 3] = -2
+    assert circuits({"x.weight": x}, "x.weight:0").edges == ()
+    (edge,) = circuits({"x.weight": x}, "x.weight:1").edges
+    assert (edge.source, edge.weight) == (Unit("input", 3), -2)
+
+
+@pytest.fixture
+def llama(tmp_path):
+    rng = np.random.default_rng(1)
+    tree = {"model.embed_tokens.weight": rng.standard_normal((31, 16)), "model.norm.weight": np.ones(16)}
+    for i in range(3):
+        at = f"model.layers.{i}"
+        for name, shape in (("q", (16, 16)), ("k", (16, 16)), ("v", (16, 16)), ("o", (16, 16))):
+            tree[f"{at}.self_attn.{name}_proj.weight"] = rng.standard_normal(shape)
+        tree |= {f"{at}.mlp.{name}_proj.weight": rng.standard_normal((40, 16)) for name in ("up", "gate")}
+        tree[f"{at}.mlp.down_proj.weight"] = rng.standard_normal((16, 40))
+        tree[f"{at}.post_attention_layernorm.weight"] = rng.standard_normal(16)
+    save_file({name: x.astype(np.float32) for name, x in tree.items()}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"num_attention_heads": 4}))
+    vocabulary = {f"word{i}": i for i in range(31)}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocabulary}}))
+    return tmp_path, tree
+
+
+def test_what_writes_to_a_neuron(llama):
+    """The strongest of all neurons before it and of all tokens, through the residual stream and the norm's scale."""
+    folder, tree = llama
+    found = circuits(folder, "mlp.2.7", top=12, depth=1)
+    read = tree["model.layers.2.post_attention_layernorm.weight"] * tree["model.layers.2.mlp.up_proj.weight"][7]
+    every = {("tokens", i): w for i, w in enumerate(tree["model.embed_tokens.weight"] @ read)}
+    for layer in range(2):
+        written = tree[f"model.layers.{layer}.mlp.down_proj.weight"].T @ read
+        every |= {(f"mlp {layer}", i): w for i, w in enumerate(written)}
+    strongest = sorted(every, key=lambda unit: -abs(every[unit]))[:12]
+    assert [tuple(edge.source) for edge in found.inputs(found.unit)] == strongest
+    for edge in found.edges:
+        assert edge.weight == pytest.approx(every[tuple(edge.source)], rel=1e-4)
+        if edge.source.layer == "tokens":
+            assert found.label(edge.source) == f"word{edge.source.number}"
+    with pytest.raises(BadArgument, match="no neuron 40; expected 0 to 39"):
+        circuits(folder, "mlp.2.40")
+    with pytest.raises(BadArgument, match="no layer 3"):
+        circuits(folder, "mlp.3.0")
+
+
+def test_a_post_norm_network_is_refused(minilm):
+    with pytest.raises(BadArgument, match="normalises after adding"):
+        circuits(minilm, "mlp.3.0")
+
+
+def test_a_diagram_has_the_strongest_edges_that_lead_on(network):
+    found = circuits(network, "fc2.weight:0", top=4, depth=4)
+    drawn = drawing(found, 10)
+    assert len(drawn.edges) <= 10
+    targets = {edge.target for edge in drawn.edges}
+    assert targets - {found.unit} <= {edge.source for edge in drawn.edges}
+    columns = [found.layers.index(unit.layer) for unit in sorted(drawn.places, key=lambda unit: drawn.places[unit][0])]
+    assert columns == sorted(columns)
+    widths = [drawn.width(edge) for edge in drawn.edges]
+    assert widths == sorted(widths)
+    assert len(set(drawn.places.values())) == len(drawn.places)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_diagrams_are_drawn(network, tmp_path, theme):
+    found = circuits(network, "fc2.weight:0", depth=4)
+    picture = circuit(found, theme=theme)
+    hv.renderer("bokeh").get_plot(picture)
+    (lines,) = picture.traverse(lambda x: x, [hv.Segments])
+    assert len(lines) == len(drawing(found, 60).edges) > 20
+    for suffix in (".png", ".svg", ".pdf"):
+        circuit_file(found, tmp_path / f"c{suffix}", theme=theme)
+        assert (tmp_path / f"c{suffix}").stat().st_size > 1000
+    with pytest.raises(BadArgument, match="expected a name that ends in"):
+        circuit_file(found, tmp_path / "c.gif")
+    with pytest.raises(ReportError, match="cannot be written"):
+        circuit_file(found, tmp_path / "no" / "c.png")
+
+
+def test_a_unit_without_inputs_is_drawn_alone(tmp_path):
+    found = circuits({"x.weight": np.zeros((2, 5), np.float32)}, "x.weight:0")
+    hv.renderer("bokeh").get_plot(circuit(found))
+    circuit_file(found, tmp_path / "c.png")
+
+
+def test_the_command(digits, tmp_path):
+    run = CliRunner().invoke
+    done = run(app, ["circuits", str(digits), "head.kernel:3", "--depth", "3", "-o", str(tmp_path / "c.svg")])
+    assert done.exit_code == 0, done.output
+    assert "dense.kernel" in done.stdout
+    assert (tmp_path / "c.svg").read_text().count("<text") > 10
+    rows = [
+        json.loads(line) for line in run(app, ["circuits", str(digits), "head.kernel:3", "--json"]).stdout.splitlines()
+    ]
+    found = weighbridge.circuits(digits, "head.kernel:3")
+    assert [row["weight"] for row in rows] == [edge.weight for edge in found.edges]
+    assert run(app, ["circuits", str(digits), "head.kernel:99"]).exit_code == 2
