@@ -17,9 +17,9 @@ from weighbridge.report.summary import Summary, summarize
 if TYPE_CHECKING:
     import pandas as pd
 
-    from weighbridge.analyses.circuits import Circuit, Unit
     from weighbridge.analyses.findings import Finding
     from weighbridge.analyses.plan import Plan, Progress
+    from weighbridge.circuit import Circuit, Unit
     from weighbridge.report import Projection, Report
 
 _COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}

@@ -9,7 +9,8 @@ from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 import weighbridge
-from weighbridge.analyses.circuits import Unit, circuits
+from weighbridge.analyses.circuits import circuits
+from weighbridge.circuit import Unit
 from weighbridge.cli import app
 from weighbridge.errors import BadArgument, ReportError, TensorNotFound
 from weighbridge.views.circuit import circuit, circuit_file, drawing
@@ -17,7 +18,7 @@ from weighbridge.views.circuit import circuit, circuit_file, drawing
 
 @pytest.fixture
 def network():
-    """Convolutions of 3 to 5 and to 4 channels, a flattened map of 2 × 2 of these to 6, and 2 outputs, as PyTorch stores."""
+    """Convolutions of 3 to 5 and to 4 channels, a flattened map of 2 × 2 of these to 6, and 2 outputs; PyTorch's."""
     rng = np.random.default_rng(0)
     shapes = {"conv1": (5, 3, 3, 3), "conv2": (4, 5, 3, 3), "fc1": (6, 16), "fc2": (2, 6)}
     return {f"{name}.weight": rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}

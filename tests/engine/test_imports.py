@@ -106,6 +106,7 @@ DIRECTION = {
     "errors.py": (*UPPER, "report", "matrix", "roles", "checkpoints", "stream"),
     "roles.py": (*UPPER, "report", "matrix", "checkpoints", "stream"),
     "matrix.py": (*UPPER, "report", "checkpoints", "stream"),
+    "circuit.py": (*UPPER, "report", "checkpoints", "stream", "matrix", "roles"),
     "devices.py": (*UPPER, "report", "checkpoints", "stream", "matrix", "roles"),
     "report": (*UPPER, "stream"),
     "analyses": ("models", "views", "document", "app", "cli", "exports", "terminal", "demo", "bench"),

@@ -8,7 +8,7 @@ import itertools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from weighbridge.analyses.transformer import Transformer, transformer
 from weighbridge.analyses.virtual_weights import read_by_mlp
 from weighbridge.checkpoints.protocol import Checkpoint, Tensor
 from weighbridge.checkpoints.tokens import tokens
+from weighbridge.circuit import Circuit, Edge, Unit
 from weighbridge.errors import BadArgument
 from weighbridge.matrix import matrix_view
 from weighbridge.roles import assign
@@ -29,49 +30,6 @@ _MLP_UNIT = re.compile(r"mlp\.(\d+)\.(\d+)")
 _TENSOR_UNIT = re.compile(r"(.+):(\d+)")
 
 FloatArray = npt.NDArray[np.float64]
-
-
-class Unit(NamedTuple):
-    """A unit of a layer: a neuron, a channel, a token."""
-
-    layer: str
-    number: int
-
-
-@dataclass(frozen=True)
-class Edge:
-    """The weights from one unit to another: their L2 norm, with the sign of their sum."""
-
-    source: Unit
-    target: Unit
-    weight: float
-
-
-@dataclass(frozen=True)
-class Circuit:
-    """A unit and what it is built from, its strongest inputs, theirs and so on.
-
-    `layers` are in the order of the network; `labels` name units, those that have a name.
-    """
-
-    unit: Unit
-    layers: tuple[str, ...]
-    edges: tuple[Edge, ...]
-    labels: dict[Unit, str]
-
-    @property
-    def units(self) -> tuple[Unit, ...]:
-        """All units, each once, in the order of the layers and by index."""
-        known = {self.unit, *(unit for edge in self.edges for unit in (edge.source, edge.target))}
-        return tuple(sorted(known, key=lambda unit: (self.layers.index(unit.layer), unit.number)))
-
-    def inputs(self, unit: Unit) -> list[Edge]:
-        """What a unit is built from, the strongest first."""
-        return sorted((edge for edge in self.edges if edge.target == unit), key=lambda edge: -abs(edge.weight))
-
-    def label(self, unit: Unit) -> str:
-        """What a unit is called."""
-        return self.labels.get(unit, str(unit.number))
 
 
 Inputs = Callable[[Unit], list[Edge]]

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from weighbridge.analyses.circuits import Circuit, Edge, Unit
+from weighbridge.circuit import Circuit, Edge, Unit
 from weighbridge.errors import BadArgument, ReportError
 from weighbridge.views.colours import Colours, Theme, colours
 from weighbridge.views.frame import framed, load
