@@ -9,6 +9,7 @@ from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 import weighbridge
+from weighbridge.analyses import matrices
 from weighbridge.analyses.relations import residual_axis
 from weighbridge.cli import app
 from weighbridge.errors import BadArgument, ReportError
@@ -116,9 +117,28 @@ def test_a_side_that_does_not_fit_says_so(correlated):
     report = correlated({"x": np.ones((30, 20))}, memory=1000)
     row = row_of(report, "x")
     assert row["reason"] == (
-        "rows need 4,800 bytes, --memory allows 1,000; cols need 4,800 bytes, --memory allows 1,000"
+        "rows need 12,000 bytes, --memory allows 1,000; cols need 12,000 bytes, --memory allows 1,000"
     )
     assert row["row_pairs"] is None
+
+
+@pytest.mark.parametrize("kind", ["cosine", "pearson"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_short_side_of_what_does_not_fit_is_compared_by_its_gram(correlated, monkeypatch, kind, turned):
+    """Columns of a tall matrix, rows of a wide one: as if it were held, duplicates, dead and NaN among them."""
+    monkeypatch.setattr(matrices, "STRIP_ENTRIES", 3000)
+    x = (np.random.default_rng(9).standard_normal((700, 23)) + 0.3).astype(np.float32)
+    x[:, 4], x[:, 9], x[:, 15], x[3, 20] = 2 * x[:, 1], 0, -x[:, 2], np.nan
+    matrix = np.ascontiguousarray(x.T) if turned else x
+    side, other = ("row", "col") if turned else ("col", "row")
+    whole = row_of(correlated({"x": matrix}, kind=kind), "x")
+    by_gram = row_of(correlated({"x": matrix}, kind=kind, memory=40_000), "x")
+    assert f"{other}s need" in by_gram["reason"]
+    for column in ("dead", "not_finite", "duplicates", "opposites", "pairs"):
+        assert by_gram[f"{side}_{column}"] == whole[f"{side}_{column}"], column
+    np.testing.assert_allclose(by_gram[f"{side}_similarities"], whole[f"{side}_similarities"], atol=4e-6)
+    assert by_gram[f"{side}_null_spread"] == whole[f"{side}_null_spread"]
+    assert by_gram[f"{side}_duplicates"] == 2
 
 
 def test_the_jax_form_gives_the_same_rows(correlated, monkeypatch):

@@ -29,6 +29,10 @@ TABLE = "correlations"
 COUNT = 5
 THRESHOLD = 0.99
 MEMORY = 4 << 30
+_JITTER = 1e-9
+"""Added to the diagonal of a Gram matrix of unit rows, of which some may be the same: far below float32's rounding."""
+_DEAD = 1e-24
+"""Of the greatest square: what is left of a constant neuron less its mean."""
 
 Row = dict[str, Any]
 Between = Literal["layers", "none"]
@@ -131,24 +135,57 @@ def _rows(tensor: Tensor, role: Role, options: Options, kernels: Variant, memory
         row: Row = {"part": part.name, "rows": part.rows, "cols": part.cols, "status": "done", "kind": options.kind}
         reasons = []
         for side in ("row", "col"):
-            reason = _unfit(part, side, memory)
-            if reason:
-                reasons.append(reason)
+            x = _neurons(reader, part, side, options.kind, kernels, memory)
+            if x is None:
+                reasons.append(f"{side}s need {_needed(part, reader.itemsize):,} bytes, --memory allows {memory:,}")
                 continue
-            x = reader.whole(part) if side == "row" else reader.whole(part).T
-            found = kernels.correlations(
-                np.ascontiguousarray(x), kind=options.kind, count=options.count, threshold=options.threshold
-            )
-            row |= {f"{side}_{name}": value for name, value in columns(found, x.shape[1], options.kind).items()}
+            length = part.cols if side == "row" else part.rows
+            kind: Kind = options.kind if x.shape[1] == length else "cosine"  # a factor has lost its means
+            found = kernels.correlations(x, kind=kind, count=options.count, threshold=options.threshold)
+            row |= {f"{side}_{name}": value for name, value in columns(found, length, options.kind).items()}
         yield row | {"reason": "; ".join(reasons) or None}
 
 
-def _unfit(part: Part, side: str, memory: int) -> str:
-    """Why one side of a matrix is left out, or nothing."""
-    needed = 2 * 4 * part.rows * part.cols
-    if needed > memory:
-        return f"{side}s need {needed:,} bytes, --memory allows {memory:,}"
-    return ""
+def _needed(part: Part, itemsize: int) -> int:
+    """Bytes of a side's neurons as they are stored, turned where need be, and in float32."""
+    return part.rows * part.cols * (2 * itemsize + 4)
+
+
+def _neurons(
+    reader: Reader, part: Part, side: str, kind: Kind, kernels: Variant, memory: int
+) -> npt.NDArray[Any] | None:
+    """The neurons of one side, a row each; where that is the short side and they do not fit, a factor of their Gram.
+
+    None where neither fits `memory`.
+    """
+    if _needed(part, reader.itemsize) <= memory:
+        return np.ascontiguousarray(reader.whole(part) if side == "row" else reader.whole(part).T)
+    count, length = part.shape if side == "row" else part.shape[::-1]
+    if length < count or 3 * 8 * count**2 > memory:
+        return None
+    return gram_factor(reader, part, kind, kernels)
+
+
+def gram_factor(reader: Reader, part: Part, kind: Kind, kernels: Variant) -> npt.NDArray[np.float64]:
+    """Short rows that have the norms and products of the neurons of a matrix's short side: of Pearson's, less means.
+
+    The Gram matrix of the neurons is added up in float64 over strips of the matrix; this is its Cholesky factor.
+    Neurons with NaN or Inf are rows of NaN, dead ones of zeros.
+    """
+    gram = np.array(kernels.gram(reader.strips([part])), np.float64)
+    if kind == "pearson":
+        length = max(part.shape)
+        sums = sum(strip.astype(np.float64).sum(axis=0) for strip in reader.strips([part]))
+        gram -= np.multiply.outer(sums, sums) / length
+    squares = np.diagonal(gram).copy()
+    live = np.isfinite(squares) & (squares > _DEAD * np.nanmax(np.where(np.isfinite(squares), squares, 0), initial=0))
+    scale = np.sqrt(squares[live])
+    unit = gram[np.ix_(live, live)] / scale[:, None] / scale
+    unit[np.diag_indices_from(unit)] = 1 + _JITTER
+    factor = np.zeros_like(gram)
+    factor[np.ix_(live, live)] = np.linalg.cholesky(unit) * scale[:, None]
+    factor[~np.isfinite(squares)] = np.nan
+    return factor
 
 
 def columns(found: Correlations, length: int, kind: Kind) -> Row:

@@ -46,6 +46,11 @@ class Reader:
         self._tensor = tensor
         self._held: Array | None = None
 
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an entry of the arrays."""
+        return self._tensor.dtype.array.itemsize
+
     def _entries(self, start: int, count: int) -> Array:
         if self._tensor.count > _HELD_ENTRIES:
             return self._tensor.entries(start, count)
