@@ -13,6 +13,7 @@ from jax import lax
 from jax.extend.core import JaxprEqn
 
 from weighbridge.errors import NotLinear
+from weighbridge.models.equations import bind
 from weighbridge.models.operands import Dependent, Operand, Upstream
 
 Factor = jax.Array | float
@@ -31,14 +32,6 @@ class Algebra(Protocol):
     def scale(self, value: Any, factor: Factor) -> Any: ...
     def map(self, function: Callable[[jax.Array], jax.Array], value: Any) -> Any: ...
     def gate(self, value: Any, keep: Factor, on: float, off: Factor, exact: bool) -> Any: ...
-
-
-def bind(eqn: JaxprEqn, arrays: Sequence[jax.Array]) -> list[jax.Array]:
-    """The equation's own operation on some arrays."""
-    given = eqn.primitive.get_bind_params(eqn.params)
-    functions, parameters = given if isinstance(given, tuple) else ((), given)  # a pair before JAX 0.10.2
-    found = eqn.primitive.bind(*functions, *arrays, **parameters)
-    return list(found) if eqn.primitive.multiple_results else [found]
 
 
 class Signed:
@@ -81,7 +74,8 @@ class Weighed:
         if eqn.primitive.name == "neg":
             return [arrays[0]]
         if eqn.primitive.name == "sub":
-            return [lax.add_p.bind(*arrays)]
+            add: Any = lax.add_p
+            return [add.bind(*arrays)]
         return bind(eqn, arrays)
 
     def add(self, a: jax.Array, b: jax.Array) -> jax.Array:

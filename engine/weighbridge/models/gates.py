@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
-from weighbridge.models.algebras import bind
+from weighbridge.models.equations import aval_of, bind, inner_jaxpr
 
 FAR = 50.0
 """Where every common gate is within float32's rounding of its asymptote, and its powers do not overflow."""
@@ -22,10 +22,11 @@ _CLOSE = 1e-3
 _SHUT = 0.9
 
 _JOINS = ("mul", "select_n", "max", "min", "div")
-_ELEMENTWISE = frozenset(
+_ARITHMETIC = (
     "abs add cbrt clamp convert_element_type copy cosh div eq erf erfc exp exp2 expm1 ge gt integer_pow is_finite le "
-    "log log1p logistic lt max min mul ne neg not or and pow rsqrt select_n sign sinh sqrt square sub tan tanh".split()
+    "log log1p logistic lt max min mul ne neg not or and pow rsqrt select_n sign sinh sqrt square sub tan tanh"
 )
+_ELEMENTWISE = frozenset(_ARITHMETIC.split())
 _CALLS = ("jit", "pjit", "custom_jvp_call")
 
 
@@ -41,11 +42,6 @@ class Gate:
     def evaluate(self, array: jax.Array) -> jax.Array:
         """The gate itself."""
         return _evaluate(self.eqns, self.root, array)
-
-
-def inner_jaxpr(eqn: JaxprEqn) -> Any:
-    """The function that a call calls; closed for some primitives, open for others."""
-    return eqn.params.get("jaxpr") or eqn.params.get("call_jaxpr")
 
 
 @lru_cache(maxsize=256)
@@ -64,7 +60,7 @@ def find_gates(jaxpr: Jaxpr, named: frozenset[str]) -> dict[int, Gate]:
 
 
 class _Dominators:
-    """For each value made elementwise from others, the last one through which all of it goes; None where there is none."""
+    """For each value made elementwise from others, the last one that all of it goes through, if there is one."""
 
     def __init__(self, jaxpr: Jaxpr, named: frozenset[str]) -> None:
         self.parent: dict[Var, Var | None] = dict.fromkeys([*jaxpr.constvars, *jaxpr.invars])
@@ -107,7 +103,7 @@ def _equations(eqn: JaxprEqn) -> list[JaxprEqn]:
 
 
 def _elementwise(eqn: JaxprEqn, sources: Sequence[Var], named: frozenset[str]) -> bool:
-    if len(eqn.outvars) != 1 or any(v.aval.shape != eqn.outvars[0].aval.shape for v in sources):
+    if len(eqn.outvars) != 1 or any(aval_of(v).shape != aval_of(eqn.outvars[0]).shape for v in sources):
         return False
     if eqn.primitive.name not in _CALLS:
         return eqn.primitive.name in _ELEMENTWISE
@@ -118,7 +114,7 @@ def _simple(eqn: JaxprEqn) -> bool:
     """Whether an equation within a call is elementwise: nothing in it but arithmetic and spread constants."""
     if eqn.primitive.name in _CALLS:
         return all(_simple(inner) for inner in _equations(eqn))
-    scalar = all(v.aval.shape == () for v in eqn.invars)
+    scalar = all(aval_of(v).shape == () for v in eqn.invars)
     return eqn.primitive.name in _ELEMENTWISE or (eqn.primitive.name == "broadcast_in_dim" and scalar)
 
 
@@ -139,7 +135,7 @@ def _between(jaxpr: Jaxpr, makers: dict[Var, int], last: JaxprEqn, root: Var) ->
 
 def _behaviour(eqns: Sequence[JaxprEqn], root: Var) -> Gate | None:
     """The gate that some equations make of their root, if they do."""
-    aval, out = root.aval, eqns[-1].outvars[0].aval
+    aval, out = aval_of(root), aval_of(eqns[-1].outvars[0])
     if not jnp.issubdtype(aval.dtype, jnp.floating) or out.shape != aval.shape or aval.size == 0:
         return None
 

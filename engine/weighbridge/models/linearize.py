@@ -1,6 +1,6 @@
 """A function made linear: every non-linear operation replaced by a linear one from a table of rules.
 
-Source: Voss et al. 2021, "Visualizing Weights", Distill, doi:10.23915/distill.00024.007, of which this is the first step.
+Source: Voss et al. 2021, "Visualizing Weights", Distill, doi:10.23915/distill.00024.007, "Expanded Weights".
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def linearize(
     """The linear function that stands for a network whose gates all let through the share `keep` of their input.
 
     `function(x, *rest)` is any function that JAX can trace, a flax nnx module, or `functools.partial(model.apply,
-    variables)` of a linen one; `x`, an array or a tree of them, is what it is made linear in, `rest` is held. Equivalent
+    variables)` of a linen one; `x`, an array or a tree, is what it is made linear in, `rest` is held. Equivalent
     to writing the function again with every gate (ReLU, GELU, SiLU, ...: a table, and whatever behaves like one) as
     p · x, max pooling as average pooling, and all else that is not linear frozen at the reference input `at`, of the
     same shapes as x: scales of norms, attention patterns, of products of two activations one factor. `keep` is p: a
@@ -84,11 +84,13 @@ def plain(walk: Walk, operand: Operand) -> Any:
 
 
 def _check(x: Any, at: Any) -> None:
-    shapes = [jnp.shape(v) for v in jax.tree.leaves(x)]
+    shapes = [(jnp.shape(v), jnp.result_type(v)) for v in jax.tree.leaves(x)]
     if not all(jnp.issubdtype(jnp.result_type(v), jnp.inexact) for v in jax.tree.leaves(x)):
         raise BadArgument("linearize: the input holds integers, in which nothing is linear; begin after the embedding")
-    if at is not None and [jnp.shape(v) for v in jax.tree.leaves(at)] != shapes:
-        found = [jnp.shape(v) for v in jax.tree.leaves(at)]
-        raise BadArgument(
-            f"linearize: the reference has shapes {found}, the input {shapes}; give one of the same shapes"
-        )
+    found = [(jnp.shape(v), jnp.result_type(v)) for v in jax.tree.leaves(at)]
+    if at is not None and found != shapes:
+        raise BadArgument(f"linearize: the reference is {_said(found)}, the input {_said(shapes)}; make them alike")
+
+
+def _said(arrays: list[tuple[tuple[int, ...], Any]]) -> str:
+    return ", ".join(f"{dtype}{list(shape)}" for shape, dtype in arrays)

@@ -12,11 +12,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import JaxprEqn, Literal
+from jax.extend.core import JaxprEqn
 from jax.extend.source_info_util import summarize
 
 from weighbridge.errors import NotLinear
 from weighbridge.models.algebras import Algebra, Factor
+from weighbridge.models.equations import aval_of
 from weighbridge.models.operands import Dependent, Operand, Upstream, at_reference
 
 Keep = Factor | Callable[["Site"], Factor]
@@ -43,7 +44,7 @@ class Site:
     @property
     def shape(self) -> tuple[int, ...]:
         """That of the first output."""
-        shape: tuple[int, ...] = self.eqn.outvars[0].aval.shape
+        shape: tuple[int, ...] = aval_of(self.eqn.outvars[0]).shape
         return shape
 
     @property
@@ -97,7 +98,7 @@ def gate(*, on: float = 1.0, off: float = 0.0, exact: bool = False) -> Rule:
 def leaky_gate(site: Site, operands: Sequence[Operand]) -> list[Operand]:
     """A gate whose slope where it is shut is read off the call itself, at -1."""
     x = only_dependent(site, operands)
-    aval = site.eqn.outvars[0].aval
+    aval = aval_of(site.eqn.outvars[0])
     arrays = [jnp.full(aval.shape, -1, aval.dtype) if isinstance(y, Dependent | Upstream) else y for y in operands]
     off = -site.evaluate(arrays)[0]
     return [Dependent(site.algebra.gate(x.value, site.kept(), 1.0, off, True), None, gated=True)]
@@ -109,7 +110,7 @@ def frozen(site: Site, operands: Sequence[Operand]) -> list[Operand]:
 
 
 def tangent(site: Site, operands: Sequence[Operand]) -> list[Operand]:
-    """An elementwise f becomes f(r) + f'(r) (x - r) about the reference r; of a choice, such as max, the one made there."""
+    """An elementwise f becomes f(r) + f'(r) (x - r) about the reference r; a choice, such as max, is made there."""
     references = site.references()
     out, total = site.evaluate(references)[0], None
     for i, x in enumerate(operands):
@@ -153,7 +154,7 @@ def clip(site: Site, operands: Sequence[Operand]) -> list[Operand]:
 def average_pool(site: Site, operands: Sequence[Operand]) -> list[Operand]:
     """The mean over each window of a max pooling, of as many entries as lie in it without the padding."""
     x, window = only_dependent(site, operands), site.eqn.params
-    inside = site.eqn.invars[0].aval
+    inside = aval_of(site.eqn.invars[0])
     ones = jnp.ones(inside.shape, inside.dtype)
     count = jnp.maximum(_window_sum(ones, window), 1)
     return [Dependent(site.algebra.map(lambda v: _window_sum(v, window) / count, x.value), None)]
@@ -178,7 +179,7 @@ def _from_zero(site: Site) -> bool:
     x = only_dependent(site, site.operands)
     if any(isinstance(y, jax.core.Tracer) for y in site.operands if y is not x):
         return False
-    aval = site.eqn.outvars[0].aval
+    aval = aval_of(site.eqn.outvars[0])
 
     def at(value: float) -> jax.Array:
         return site.evaluate([jnp.full(aval.shape, value, aval.dtype) if y is x else y for y in site.operands])[0]  # type: ignore[misc]

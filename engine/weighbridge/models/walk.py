@@ -6,17 +6,18 @@ Calls (jit, remat, custom derivatives) are walked through, scans and conditional
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var, jaxprs_in_params
-from jax.extend.source_info_util import summarize
+from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
 from weighbridge.errors import NotLinear
-from weighbridge.models.algebras import PRODUCTS, Algebra, bind
-from weighbridge.models.gates import Gate, find_gates, inner_jaxpr
+from weighbridge.models.algebras import PRODUCTS, Algebra
+from weighbridge.models.equations import CALLS, aval_of, bind, inner_jaxpr, name_of, names_within
+from weighbridge.models.gates import Gate, find_gates
 from weighbridge.models.operands import Dependent, Operand, Upstream, at_reference, level
 from weighbridge.models.rules import Keep, Rule, Rules, Site, frozen
 
@@ -24,29 +25,18 @@ Path = tuple[str, ...]
 Hook = Callable[[str, Operand, Site], Operand]
 """Sees every named value, in order, and gives what the walk goes on with."""
 
+_JOINTLY = (
+    "add add_any sub neg copy copy_p reshape squeeze expand_dims transpose broadcast_in_dim rev real imag name "
+    "reduce_sum reduce_window_sum cumsum concatenate pad slice split convert_element_type device_put pbroadcast "
+    "optimization_barrier reduce_precision sharding_constraint"
+)
 ADDITIVE: dict[str, tuple[int, ...] | None] = {
-    **dict.fromkeys(
-        "add add_any sub neg copy copy_p reshape squeeze expand_dims transpose broadcast_in_dim rev real imag name "
-        "reduce_sum reduce_window_sum cumsum concatenate pad slice split convert_element_type device_put pbroadcast "
-        "optimization_barrier reduce_precision sharding_constraint".split()
-    ),
+    **dict.fromkeys(_JOINTLY.split()),
     **dict.fromkeys(("dynamic_slice", "gather"), (0,)),
     "dynamic_update_slice": (0, 1),
     **dict.fromkeys(("scatter", "scatter-add"), (0, 2)),
 }
-"""Operations linear in some operands together, and which those are; None for all. A selection is linear in its cases."""
-
-CALLS = (
-    "jit",
-    "pjit",
-    "custom_jvp_call",
-    "custom_vjp_call",
-    "remat2",
-    "remat",
-    "checkpoint",
-    "closed_call",
-    "core_call",
-)
+"""Operations linear in some operands together, and which: None for all. A selection is linear in its cases."""
 
 
 @dataclass(frozen=True)
@@ -87,16 +77,17 @@ class Walk:
         return self._by_rule(self.rules.calls["gate"], site)
 
     def _equation(self, eqn: JaxprEqn, operands: list[Operand], path: Path) -> list[Operand]:
-        site = Site(_name(eqn), path, eqn, self.algebra, self.keep, operands, partial(bind, eqn))
+        site = Site(name_of(eqn), path, eqn, self.algebra, self.keep, operands, partial(bind, eqn))
         if eqn.primitive.name == "name" and self.hook is not None:
             return [self.hook(eqn.params["name"], operands[0], site)]
         top = max(map(level, operands), default=0)
         if eqn.primitive.name in CALLS and ((top < 2 and self._names(eqn)) or (top == 2 and not self._ruled(site))):
             return self._within(site)
         if top == 0:
-            return [*bind(eqn, operands)]  # type: ignore[arg-type]
+            return [*bind(eqn, operands)]
         if top == 1:
-            return [Upstream(x) for x in bind(eqn, [x.value if isinstance(x, Upstream) else x for x in operands])]  # type: ignore[union-attr]
+            arrays = [x.value if isinstance(x, Upstream) else x for x in operands]
+            return [Upstream(x) for x in bind(eqn, arrays)]
         return self._dependent(site)
 
     def _within(self, site: Site) -> list[Operand]:
@@ -160,10 +151,10 @@ def _scan(walk: Walk, site: Site) -> list[Operand]:
         outs, ys = body(carry, x)
         return [walk.raised(y, level(c)) for y, c in zip(outs, carry, strict=True)], ys
 
-    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), xs)
+    one = jax.tree.map(lambda leaf: jax.eval_shape(itemgetter(0), leaf), [*xs])
     carry = _settled(walk, lambda c: jax.eval_shape(body, c, one)[0], carry)
     settings = {name: params[name] for name in ("length", "reverse", "unroll")}
-    outs, ys = lax.scan(raised_body, carry, xs, **settings)
+    outs, ys = lax.scan(raised_body, carry, [*xs], **settings)
     return [*outs, *ys]
 
 
@@ -196,10 +187,7 @@ def _cond(walk: Walk, site: Site) -> list[Operand]:
 
 
 def _while(walk: Walk, site: Site) -> list[Operand]:
-    raise NotLinear(
-        f"{site.where}: 'while' runs a number of turns that only the input decides; use scan, or fori_loop with a fixed "
-        "number of turns and a fixed direction, which is a scan"
-    )
+    raise NotLinear(f"{site.where}: 'while' runs a number of turns that only the input decides; use a scan")
 
 
 LOOPS: dict[str, Callable[[Walk, Site], list[Operand]]] = {"scan": _scan, "cond": _cond, "while": _while}
@@ -209,19 +197,15 @@ def _read(values: dict[Var, Operand], variables: Sequence[Any]) -> list[Operand]
     return [v.val if isinstance(v, Literal) else values[v] for v in variables]
 
 
-def _name(eqn: JaxprEqn) -> str:
-    return str(eqn.params.get("name", eqn.primitive.name) if eqn.primitive.name in CALLS else eqn.primitive.name)
-
-
 def _label(eqn: JaxprEqn) -> str:
     name = eqn.primitive.name
-    return f"jit({eqn.params['name']})" if name in ("jit", "pjit") else _name(eqn)
+    return f"jit({eqn.params['name']})" if name in ("jit", "pjit") else name_of(eqn)
 
 
 def _is_linear(eqn: JaxprEqn, operands: Sequence[Operand]) -> bool:
     """Whether an operation is linear in what depends on the input, as it stands."""
     name, moving = eqn.primitive.name, [i for i, x in enumerate(operands) if level(x)]
-    if not all(jnp.issubdtype(v.aval.dtype, jnp.inexact) for v in eqn.outvars):
+    if not all(jnp.issubdtype(aval_of(v).dtype, jnp.inexact) for v in eqn.outvars):
         return False
     if name in PRODUCTS:
         return len(moving) == 1 and moving[0] in PRODUCTS[name]
@@ -229,12 +213,6 @@ def _is_linear(eqn: JaxprEqn, operands: Sequence[Operand]) -> bool:
         return 0 not in moving
     slots = ADDITIVE.get(name, ())
     return slots is None or set(moving) <= set(slots)
-
-
-def names_within(eqn: JaxprEqn) -> bool:
-    """Whether a call or loop holds a named value, at any depth."""
-    inner = [getattr(found, "jaxpr", found) for found in jaxprs_in_params(eqn.params)]
-    return any(e.primitive.name == "name" or names_within(e) for jaxpr in inner for e in jaxpr.eqns)
 
 
 def _needed(jaxpr: Jaxpr, gates: dict[int, Gate]) -> list[int]:
