@@ -23,7 +23,7 @@ from weighbridge.models.rules import RULES, Keep, Rules
 
 FloatArray = npt.NDArray[np.floating[Any]]
 Unit = int | tuple[int, ...] | None
-"""A channel, in the middle of the map; a place and channel, the index into the layer without its batch; all channels."""
+"""A channel, in the middle of the map; a place and channel, an index into the layer without its batch; all channels."""
 
 DOUBLINGS = 4
 """How often the input is doubled in size to take a kernel that a border cuts."""
@@ -83,7 +83,7 @@ def expanded_weights(
     network = Network(model, rules, keep, feed(shape, at), source, name)
     network, kernel = _uncut(network, unit, batched)
     rows = Rows(network, kernel.position, batched)
-    values = rows.of(unit)[(slice(None), *_within(kernel))]
+    values = rows.of(unit)[(slice(None), *within(kernel))]
     return ExpandedWeights(np.asarray(values if unit is None else values[0]), source, name, unit, kernel)
 
 
@@ -116,7 +116,7 @@ def place(network: Network, unit: Unit, batched: bool) -> Kernel:
     """Where the kernel of a unit lies. Raises `BadArgument` where no path leads to it."""
     source, target = network.shapes()
     places, maps = source[batched:-1], target[batched:-1]
-    position = _position(network.target, maps, target[-1], unit)
+    position = index_of(network.target, maps, target[-1], unit)
     reached = _reached(network, position, unit, batched)
     if not reached.any():
         raise BadArgument(f"no path leads from '{network.source}' to '{network.target}'")
@@ -150,7 +150,8 @@ def _doubled(fed: Any, batched: bool) -> Any:
     return feed((*batch, *(2 * n for n in places), *channels), None)
 
 
-def _position(name: str, maps: Shape, channels: int, unit: Unit) -> Shape:
+def index_of(name: str, maps: Shape, channels: int, unit: Unit) -> Shape:
+    """The place of a unit in a layer's map. Raises `BadArgument` for one that is not there."""
     index = unit if isinstance(unit, tuple) else (*(n // 2 for n in maps), unit or 0)
     sizes = (*maps, channels)
     if len(index) != len(sizes) or any(not 0 <= i < n for i, n in zip(index, sizes, strict=True)):
@@ -181,7 +182,8 @@ def _moved(box: Any, other: Any) -> Shape:
     return _ints(sides.max(axis=0))
 
 
-def _within(kernel: Kernel) -> tuple[slice, ...]:
+def within(kernel: Kernel) -> tuple[slice, ...]:
+    """The part of a map that a kernel covers."""
     return tuple(slice(o, o + n) for o, n in zip(kernel.offset, kernel.shape, strict=True))
 
 

@@ -1,7 +1,7 @@
 """Influence: which units of a whole network the paths from its input to its output go through.
 
-A path's weight is the product of the magnitudes of the linearised weights along it. One forward pass of magnitudes gives
-every unit the weight of the paths that reach it, one backward pass that of the paths from it to the target.
+A path's weight is the product of the magnitudes of the linearised weights along it. One forward pass of magnitudes
+gives every unit the weight of the paths that reach it, one backward pass that of the paths from it to the target.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ import numpy as np
 
 from weighbridge.errors import BadArgument
 from weighbridge.models.algebras import Weighed
-from weighbridge.models.layers import INPUT, OUTPUT, layers, named
+from weighbridge.models.layers import INPUT, OUTPUT, find, layers, named
 from weighbridge.models.network import Shape, feed
 from weighbridge.models.operands import Dependent, Operand
 from weighbridge.models.rules import RULES, Keep, Rules, Site
@@ -22,7 +22,7 @@ from weighbridge.models.walk import Walk
 
 
 class Influence(NamedTuple):
-    """A unit's `share` of the weight of all paths, and the weight of the paths from it `to_target`, in units of weights.
+    """A unit's `share` of the weight of all paths, and the weight of the paths from it `to_target`.
 
     `layer` and `unit` name a channel; of a map the places are summed.
     """
@@ -42,14 +42,14 @@ def influence(
     rules: Rules = RULES,
     keep: Keep = 1.0,
 ) -> list[Influence]:
-    """Every unit of every layer before the target, by its share of the weight of all paths from the input, greatest first.
+    """Every unit before the target by its share of the weight of all paths from the input, greatest first.
 
     With W the matrices of a plain network of layers 1..L, unit u of layer l has the share
     `(|W_l|...|W_1| 1)_u · (1 |W_L|...|W_l+1|)_u / (1 |W_L|...|W_1| 1)`, so that the shares of a layer which all paths
-    cross sum to 1; those of a branch beside a residual stream to less. Gates, pooling, norms and what must be frozen are as
-    in `linearize`; a norm's centring adds the path through the mean. `target` is a layer, or a layer and a channel;
-    names, `shape` and `at` as in `expanded_weights`. Layers are channels-last. Ties keep the order of the network. NaN
-    where no path leads to the target.
+    cross sum to 1; those of a branch beside a residual stream to less. Gates, pooling, norms and what must be frozen
+    are as in `linearize`; a norm's centring adds the path through the mean. `target` is a layer, or a layer and a
+    channel; names, `shape` and `at` as in `expanded_weights`. Layers are channels-last; those in loops are left out.
+    Ties keep the order of the network. NaN where no path leads to the target.
 
     Raises `BadArgument` for a target that is not there, `NotLinear` as `linearize` does.
     """
@@ -91,7 +91,8 @@ class _Paths:
     """Weights of the paths to and from every unit."""
 
     def __init__(self, model: Callable[..., Any], walk: Walk, fed: Any, target: str, unit: int | None) -> None:
-        shapes = layers(named(model, until=target), fed)
+        shapes = layers(model, fed, until=target)
+        find(model, fed, *shapes, until=target)
         if target not in shapes or (unit is not None and not 0 <= unit < shapes[target][-1]):
             raise BadArgument(f"no target '{target}', unit {unit}; there are {', '.join(shapes)}")
         total = _Total(model, walk, fed, target, unit)
@@ -99,7 +100,9 @@ class _Paths:
         origin = jnp.zeros(fed.shape, fed.dtype)
 
         def from_ones(changes: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
-            return jax.jvp(total, (origin, zeros), (jnp.ones_like(origin), changes))[1]
+            moved: tuple[jax.Array, dict[str, jax.Array]]
+            _, moved = jax.jvp(total, (origin, zeros), (jnp.ones_like(origin), changes))
+            return moved
 
         (self.whole, self.reaching), pull = jax.vjp(from_ones, zeros)
         nothing = jax.tree.map(jnp.zeros_like, self.reaching)

@@ -31,21 +31,21 @@ def tap(name: str, value: Any) -> Any:
     return jax.tree.unflatten(tree, [_mark(x, n) for x, n in zip(leaves, names, strict=True)])
 
 
-def layers(model: Callable[..., Any], inputs: Any) -> dict[str, tuple[int, ...]]:
+def layers(model: Callable[..., Any], inputs: Any, *, until: str | None = None) -> dict[str, tuple[int, ...]]:
     """Shape of every named layer of a model, in the order they are computed, for inputs of some shape.
 
     `model` is a function, a flax nnx module, or `functools.partial(module.apply, variables)` of a linen one; modules
     give their outputs the names of their paths, `block1.conv2`, and a second call of one module `block1.conv2:1`.
     `inputs` is an array, or a `jax.ShapeDtypeStruct`. What stands in a scan or conditional has no single value and is
-    left out.
+    left out. With `until`, those up to that layer, which may be all that fits such inputs.
     """
-    traced = jax.make_jaxpr(named(model))(inputs)
+    traced = jax.make_jaxpr(named(model, until=until))(inputs)
     return {name: shape for name, shape, inside in _found(traced.jaxpr) if not inside}
 
 
-def find(model: Callable[..., Any], inputs: Any, *wanted: str) -> list[tuple[int, ...]]:
+def find(model: Callable[..., Any], inputs: Any, *wanted: str, until: str) -> list[tuple[int, ...]]:
     """Shapes of some layers; raises `BadArgument` for one that is not there, not alone, or inside of a loop."""
-    found = [*_found(jax.make_jaxpr(named(model, until=wanted[-1]))(inputs).jaxpr)]
+    found = [*_found(jax.make_jaxpr(named(model, until=until))(inputs).jaxpr)]
     count, shapes = Counter(name for name, _, _ in found), {name: shape for name, shape, _ in found}
     looped = {name for name, _, inside in found if inside}
     for name in wanted:

@@ -39,7 +39,7 @@ class Network:
 
     def shapes(self) -> tuple[Shape, Shape]:
         """Of the source and of the target. Raises `BadArgument` where the model has no such layers."""
-        source, target = find(self.model, self.fed, self.source, self.target)
+        source, target = find(self.model, self.fed, self.source, self.target, until=self.target)
         return source, target
 
     def linear(self, start: Any, *, algebra: Algebra | None = None, keep: Keep | None = None) -> Any:
