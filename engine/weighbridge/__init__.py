@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from weighbridge.errors import (
         BadArgument,
         CorruptCheckpoint,
+        NotLinear,
         ReadFailed,
         ReportError,
         SourceNotFound,
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
         WeighbridgeError,
     )
     from weighbridge.exports import export
+    from weighbridge.models.expanded import expanded_weights
+    from weighbridge.models.influence import influence
+    from weighbridge.models.linearize import linearize
     from weighbridge.report import Report
     from weighbridge.snapshots import snapshot
 
@@ -37,6 +41,7 @@ _HOMES = {
     "weighbridge.errors": (
         "BadArgument",
         "CorruptCheckpoint",
+        "NotLinear",
         "ReadFailed",
         "ReportError",
         "SourceNotFound",
@@ -45,6 +50,9 @@ _HOMES = {
     ),
     "weighbridge.exports": ("export",),
     "weighbridge.app": ("view",),
+    "weighbridge.models.expanded": ("expanded_weights",),
+    "weighbridge.models.influence": ("influence",),
+    "weighbridge.models.linearize": ("linearize",),
     "weighbridge.report": ("Report",),
     "weighbridge.snapshots": ("snapshot",),
 }
@@ -55,6 +63,7 @@ __all__ = [
     "Checkpoint",
     "CorruptCheckpoint",
     "Finding",
+    "NotLinear",
     "ReadFailed",
     "Report",
     "ReportError",
@@ -63,8 +72,11 @@ __all__ = [
     "TensorNotFound",
     "WeighbridgeError",
     "correlate",
+    "expanded_weights",
     "export",
     "findings",
+    "influence",
+    "linearize",
     "open",
     "scan",
     "snapshot",

@@ -99,7 +99,8 @@ def factors(cases: Cases, count: int, *, method: Literal["nmf", "pca"] = "nmf") 
 
 
 def _nmf(flat: FloatArray, count: int) -> tuple[FloatArray, FloatArray, FloatArray, float]:
-    found = one_sided_nmf(flat, count, axis=0)
+    signed: Any = flat  # NumPy, so that it stays in float64
+    found = one_sided_nmf(signed, count, axis=0)
     return found.spatial.T, found.channels.T, np.zeros(flat.shape[1]), found.explained_share
 
 

@@ -35,7 +35,11 @@ def inner_jaxpr(eqn: JaxprEqn) -> Any:
 def name_of(eqn: JaxprEqn) -> str:
     """The name of the function that a call calls, else of the operation."""
     operation: str = eqn.primitive.name
-    return str(eqn.params.get("name", operation)) if operation in CALLS else operation
+    if operation not in CALLS:
+        return operation
+    inner = inner_jaxpr(eqn)
+    traced = getattr(getattr(inner, "jaxpr", inner).debug_info, "func_name", operation)
+    return str(eqn.params.get("name", traced))
 
 
 def names_within(eqn: JaxprEqn) -> bool:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
-from weighbridge.models.equations import aval_of, bind, inner_jaxpr
+from weighbridge.models.equations import aval_of, bind, inner_jaxpr, name_of
 
 FAR = 50.0
 """Where every common gate is within float32's rounding of its asymptote, and its powers do not overflow."""
@@ -107,7 +107,7 @@ def _elementwise(eqn: JaxprEqn, sources: Sequence[Var], named: frozenset[str]) -
         return False
     if eqn.primitive.name not in _CALLS:
         return eqn.primitive.name in _ELEMENTWISE
-    return eqn.params.get("name") not in named and all(_simple(inner) for inner in _equations(eqn))
+    return name_of(eqn) not in named and all(_simple(inner) for inner in _equations(eqn))
 
 
 def _simple(eqn: JaxprEqn) -> bool:
@@ -157,7 +157,25 @@ def _all_near(x: Any, to: float, tolerance: float = _CLOSE) -> bool:
 
 def _evaluate(eqns: Sequence[JaxprEqn], root: Var, array: jax.Array) -> jax.Array:
     values = {root: array}
-    for eqn in eqns:
-        arrays = [v.val if isinstance(v, Literal) else values[v] for v in eqn.invars]
-        values.update(zip(eqn.outvars, bind(eqn, arrays), strict=True))
+    _carry_out(eqns, values)
     return values[eqns[-1].outvars[0]]
+
+
+def _carry_out(eqns: Sequence[JaxprEqn], values: dict[Var, Any]) -> None:
+    """Adds what equations give to the values; through calls, which compile-time evaluation would not fold."""
+    for eqn in eqns:
+        arrays = [_read(values, v) for v in eqn.invars]
+        outs = _called(eqn, arrays) if eqn.primitive.name in _CALLS else bind(eqn, arrays)
+        values.update(zip(eqn.outvars, outs, strict=True))
+
+
+def _called(eqn: JaxprEqn, arrays: Sequence[Any]) -> list[Any]:
+    inner = inner_jaxpr(eqn)
+    values = dict(zip(inner.jaxpr.constvars, inner.consts, strict=True))
+    values.update(zip(inner.jaxpr.invars, arrays, strict=True))
+    _carry_out(inner.jaxpr.eqns, values)
+    return [_read(values, v) for v in inner.jaxpr.outvars]
+
+
+def _read(values: dict[Var, Any], variable: Any) -> Any:
+    return variable.val if isinstance(variable, Literal) else values[variable]

@@ -14,7 +14,7 @@ import numpy as np
 
 from weighbridge.errors import BadArgument
 from weighbridge.models.algebras import Weighed
-from weighbridge.models.layers import INPUT, OUTPUT, find, layers, named
+from weighbridge.models.layers import INPUT, OUTPUT, find, layers, traced
 from weighbridge.models.network import Shape, feed
 from weighbridge.models.operands import Dependent, Operand
 from weighbridge.models.rules import RULES, Keep, Rules, Site
@@ -82,7 +82,7 @@ class _Total:
 
         walk = Walk(self.walk.rules, self.walk.keep, self.walk.algebra, hook, self.walk.has_reference)
         reference = None if isinstance(self.fed, jax.ShapeDtypeStruct) else self.fed
-        walk.run(jax.make_jaxpr(named(self.model, until=self.target))(self.fed), [Dependent(x, reference)])
+        walk.run(traced(self.model, self.fed, until=self.target), [Dependent(x, reference)])
         end = seen[self.target]
         return (end if self.unit is None else end[..., self.unit]).sum(), seen
 

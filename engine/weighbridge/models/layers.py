@@ -74,6 +74,15 @@ def named(model: Callable[..., Any], *, until: str | None = None) -> Callable[..
     return function
 
 
+def traced(model: Callable[..., Any], inputs: Any, *, until: str) -> Any:
+    """The jaxpr of a model with its layers marked, up to one of them.
+
+    Products for which the model leaves the precision open are of the highest, because weights are read off them.
+    """
+    with jax.default_matmul_precision("highest"):
+        return jax.make_jaxpr(named(model, until=until))(inputs)
+
+
 class _Reached(Exception):
     """The layer that was wanted has been computed."""
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from weighbridge.errors import BadArgument
 from weighbridge.models.algebras import Algebra, Signed
-from weighbridge.models.layers import find, named
+from weighbridge.models.layers import find, traced
 from weighbridge.models.operands import Dependent, Operand, Upstream, at_reference
 from weighbridge.models.rules import Keep, Rules, Site
 from weighbridge.models.walk import Walk
@@ -69,7 +69,7 @@ class Network:
                 raise _Arrived(operand)
             return operand
 
-        closed = jax.make_jaxpr(named(self.model, until=self.target))(self.fed)
+        closed = traced(self.model, self.fed, until=self.target)
         try:
             replace(walk, hook=hook).run(closed, [self._start()])
         except _Arrived as end:

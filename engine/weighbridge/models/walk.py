@@ -199,7 +199,7 @@ def _read(values: dict[Var, Operand], variables: Sequence[Any]) -> list[Operand]
 
 def _label(eqn: JaxprEqn) -> str:
     name = eqn.primitive.name
-    return f"jit({eqn.params['name']})" if name in ("jit", "pjit") else name_of(eqn)
+    return f"jit({name_of(eqn)})" if name in ("jit", "pjit") else name_of(eqn)
 
 
 def _is_linear(eqn: JaxprEqn, operands: Sequence[Operand]) -> bool:

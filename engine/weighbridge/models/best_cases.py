@@ -15,11 +15,11 @@ import numpy.typing as npt
 from jax import lax
 
 from weighbridge.errors import BadArgument, NotLinear
-from weighbridge.models.algebras import Intervals, Weighed
+from weighbridge.models.algebras import Factor, Intervals, Weighed
 from weighbridge.models.expanded import index_of, place
 from weighbridge.models.layers import INPUT
 from weighbridge.models.network import Network, Shape, feed
-from weighbridge.models.rules import RULES, Factor, Rules, Site
+from weighbridge.models.rules import RULES, Rules, Site
 
 Masks = dict[tuple[str, ...], jax.Array]
 Bits = npt.NDArray[np.bool_]
@@ -127,7 +127,9 @@ class _Pair:
         network = replace(self.network, fed=x)
         zero = jnp.zeros((len(x), *self.zero.shape[1:]), x.dtype)
         seeds = zero.at[(slice(None), *self.source)].set(1)
-        return jax.jvp(network.exact, (zero,), (seeds,))[1][(slice(None), *self.target)]
+        _, moved = jax.jvp(network.exact, (zero,), (seeds,))
+        found: jax.Array = moved[(slice(None), *self.target)]
+        return found
 
     def _keep(self, bits: jax.Array) -> Callable[[Site], Factor]:
         starts = np.cumsum([0, *(len(places) for places in self.gates.values())])
@@ -143,7 +145,7 @@ class _Pair:
         return keep
 
     def _gates(self) -> dict[tuple[str, ...], npt.NDArray[np.int_]]:
-        """For each layer of gates the places, in its flat input, that lie on a path: where the path weight feels them."""
+        """For each layer of gates the places, in its flat input, that lie on a path: its weight feels them."""
         masks: Masks = {}
 
         def keep(site: Site) -> Factor:
