@@ -7,15 +7,15 @@ Source: Voss et al. 2021, "Visualizing Weights", Distill, doi:10.23915/distill.0
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from weighbridge.errors import BadArgument
-from weighbridge.models.expanded import FloatArray, Kernel, place, within
+from weighbridge.errors import BadArgument, NotLinear
+from weighbridge.models.expanded import FloatArray, Kernel, place, whole, within
 from weighbridge.models.layers import INPUT
 from weighbridge.models.network import Network
 from weighbridge.models.rules import RULES
@@ -65,20 +65,31 @@ def example_weights(
 
     Equivalent to `d target[unit] / d source` of the model itself, not made linear, for `examples` [examples, ...] that
     the model treats one by one. Names of layers, the unit of a map, and the cropping as in `expanded_weights`, at the
-    examples' own size. NaN in an example stays in it.
+    examples' own size; not cropped where some gradient lies outside. NaN in an example stays in it.
 
     Raises `BadArgument` for a layer or unit that is not there.
     """
     name, unit = target
     at = jnp.asarray(examples)
-    kernel = place(Network(model, RULES, 1.0, at[:1], source, name), unit, True)
     network = Network(model, RULES, 1.0, at, source, name)
-    index = (..., *kernel.position, unit[-1] if isinstance(unit, tuple) else unit)
+    everywhere = whole(network, unit, True)
+    index = (..., *everywhere.position, unit[-1] if isinstance(unit, tuple) else unit)
     start = jnp.zeros(network.shapes()[0], at.dtype)
     activations, pull = jax.vjp(lambda change: network.exact(change)[index], start)
-    (gradient,) = pull(jnp.ones_like(activations))
-    values = np.asarray(gradient[(slice(None), *within(kernel))])
+    gradient = np.asarray(pull(jnp.ones_like(activations))[0])
+    kernel = _cropped(replace(network, fed=at[:1]), unit, gradient) or everywhere
+    values = gradient[(slice(None), *within(kernel))]
     return Cases(values, np.asarray(activations), source, name, unit, kernel)
+
+
+def _cropped(network: Network, unit: int | tuple[int, ...], gradient: FloatArray) -> Kernel | None:
+    """Where the network, made linear, has the kernel; None where it cannot be, or the model's own gradient is wider."""
+    try:
+        kernel = place(network, unit, True)
+    except (NotLinear, BadArgument):
+        return None
+    inside = np.count_nonzero(gradient[(slice(None), *within(kernel))])
+    return kernel if inside == np.count_nonzero(gradient) else None
 
 
 def factors(cases: Cases, count: int, *, method: Literal["nmf", "pca"] = "nmf") -> Factors:
@@ -90,9 +101,9 @@ def factors(cases: Cases, count: int, *, method: Literal["nmf", "pca"] = "nmf") 
 
     Raises `ValueError` for a NaN, an infinity, and for more factors than examples or weights allow.
     """
-    flat = np.asarray(cases.values.reshape(len(cases.values), -1), np.float64)
-    if not len(flat):
+    if not cases.values.size:
         raise BadArgument("factors: there are no examples")
+    flat = cases.values.reshape(len(cases.values), -1).astype(np.float64)
     kernels, loadings, mean, share = (_nmf if method == "nmf" else _pca)(flat, count)
     shape = cases.values.shape[1:]
     return Factors(kernels.reshape(-1, *shape), loadings, mean.reshape(shape), share)

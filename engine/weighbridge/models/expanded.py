@@ -121,13 +121,20 @@ def place(network: Network, unit: Unit, batched: bool) -> Kernel:
     if not reached.any():
         raise BadArgument(f"no path leads from '{network.source}' to '{network.target}'")
     if not places or len(places) != len(maps):
-        return Kernel(position, (0,) * len(places), places, (0,) * len(places), False)
+        return whole(network, unit, batched)
     low, high = _box(reached)
     step = tuple(1 if at + 1 < n else -1 for at, n in zip(position, maps, strict=True))
     moved = tuple(at + by if n > 1 else at for at, by, n in zip(position, step, maps, strict=True))
     stride = _moved((low, high), _box(_reached(network, moved, unit, batched)))
     cut = bool((low == 0).any() or (high == places).any())
     return Kernel(position, _ints(low), _ints(high - low), stride, cut)
+
+
+def whole(network: Network, unit: Unit, batched: bool) -> Kernel:
+    """The source's whole map, as the kernel of a unit."""
+    source, target = network.shapes()
+    places, nowhere = source[batched:-1], (0,) * len(source[batched:-1])
+    return Kernel(index_of(network.target, target[batched:-1], target[-1], unit), nowhere, places, nowhere, False)
 
 
 def _uncut(network: Network, unit: Unit, batched: bool) -> tuple[Network, Kernel]:

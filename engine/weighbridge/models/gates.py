@@ -1,7 +1,7 @@
 """Gates that a function spells out, such as x · sigmoid(x), recognised by what they do.
 
 JAX inlines some of its activations (gelu) and people write their own. A gate is an elementwise function of one value
-whose slope is 1 far right of zero and less than 1, and not negative, far left.
+which is 0 at 0 and whose slope is 1 far right of it and less than 1, and not negative, far left.
 """
 
 from collections.abc import Sequence
@@ -147,6 +147,8 @@ def _behaviour(eqns: Sequence[JaxprEqn], root: Var) -> Gate | None:
         if not (_all_near(on, 1) and np.all(off > -_CLOSE) and np.all(off < _SHUT) and _all_near(off, off.flat[0])):
             return None
         shut = 0.0 if _all_near(off, 0) else float(off.flat[0])
+        if not _all_near(f(0.0), 0):
+            return None  # a floor elsewhere than at zero, such as max(x, 1)
         exact = _all_near(f(0.5), 0.5, 1e-6) and _all_near(f(-0.5), -0.5 * shut, 1e-6)
     return Gate(root, shut, exact, tuple(eqns))
 

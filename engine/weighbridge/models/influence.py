@@ -91,7 +91,7 @@ class _Paths:
     """Weights of the paths to and from every unit."""
 
     def __init__(self, model: Callable[..., Any], walk: Walk, fed: Any, target: str, unit: int | None) -> None:
-        shapes = layers(model, fed, until=target)
+        shapes = _until(layers(model, fed, until=target), target)
         find(model, fed, *shapes, until=target)
         if target not in shapes or (unit is not None and not 0 <= unit < shapes[target][-1]):
             raise BadArgument(f"no target '{target}', unit {unit}; there are {', '.join(shapes)}")
@@ -119,3 +119,9 @@ class _Paths:
             Influence(layer, unit, float(share), float(weight))
             for unit, (share, weight) in enumerate(zip(shares, np.asarray(leaving.sum(axis=axes)), strict=True))
         ]
+
+
+def _until(shapes: dict[str, Shape], target: str) -> dict[str, Shape]:
+    """The layers up to a target, where it is there."""
+    names = [*shapes]
+    return {name: shapes[name] for name in names[: names.index(target) + 1]} if target in shapes else shapes

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.extend.core import JaxprEqn
 from jax.extend.source_info_util import summarize
@@ -122,6 +123,13 @@ def tangent(site: Site, operands: Sequence[Operand]) -> list[Operand]:
     return [Dependent(site.algebra.add(total, site.algebra.constant(out)), None)]
 
 
+def maximum(site: Site, operands: Sequence[Operand]) -> list[Operand]:
+    """max(x, -inf), as reductions write it, is x; of any other maximum the choice at the reference is kept."""
+    floors = [y for y in operands if not isinstance(y, Dependent | Upstream | jax.core.Tracer)]
+    nothing = bool(floors) and bool(np.all(np.asarray(floors[0]) == -np.inf))
+    return [only_dependent(site, operands)] if nothing else tangent(site, operands)
+
+
 def product(site: Site, operands: Sequence[Operand]) -> list[Operand]:
     """One factor is frozen at the reference: the one that comes out of a gate where one alone does, else the first."""
     a, b = operands
@@ -206,7 +214,7 @@ def _slope(site: Site, arrays: Sequence[jax.Array], i: int) -> jax.Array:
 _SMOOTH_GATES = ("gelu", "silu", "swish", "elu", "celu", "softplus", "mish", "hard_silu", "hard_swish", "squareplus")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rules:
     """Rules by the name of a call (a jitted or custom-derivative function) and by primitive; immutable."""
 
@@ -237,7 +245,8 @@ RULES = Rules().extended(
     },
     primitives={
         **dict.fromkeys(("mul", "dot_general", "conv_general_dilated"), product),
-        **dict.fromkeys(("tanh", "abs", "max", "min"), tangent),
+        **dict.fromkeys(("tanh", "abs", "min"), tangent),
+        "max": maximum,
         "clamp": clip,
         **dict.fromkeys(("square", "integer_pow"), power),
         "div": quotient,

@@ -39,7 +39,7 @@ ADDITIVE: dict[str, tuple[int, ...] | None] = {
 """Operations linear in some operands together, and which: None for all. A selection is linear in its cases."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Walk:
     """How a function is carried out: by which rules, with which gates, in which arithmetic, seen by whom."""
 

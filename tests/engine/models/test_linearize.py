@@ -265,9 +265,9 @@ def turned(x):
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (unruled, r"test_linearize\.py:\d+:\d+ \(.*\): scan\[\d\]/jit\(arctan\)\[0\]/atan\[0\]: 'atan' .* primitives="),
+        (unruled, r"test_linearize\.py:\d+:\d+ \(.*\): scan\[\d\]/jit\(arctan\)\[0\]/atan\[0\]: 'atan' .*primitives="),
         (turned, r"test_linearize\.py:\d+:\d+ \(turned\): while\[0\]: 'while' runs a number of turns .* use a scan"),
-        (lambda x: jax.nn.softmax(x), r"exp|softmax|stop_gradient"),
+        (lambda x: jax.nn.softmax(x), r"'stop_gradient' is not linear"),
         (lambda x: x @ x, r"dot_general\[0\]: 'dot_general' is not linear in what depends on the input"),
     ],
     ids=["scan", "while", "softmax", "product"],
