@@ -6,7 +6,6 @@ Calls (jit, remat, custom derivatives) are walked through, scans and conditional
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from operator import itemgetter
 from typing import Any
 
 import jax
@@ -151,11 +150,14 @@ def _scan(walk: Walk, site: Site) -> list[Operand]:
         outs, ys = body(carry, x)
         return [walk.raised(y, level(c)) for y, c in zip(outs, carry, strict=True)], ys
 
-    one = jax.tree.map(lambda leaf: jax.eval_shape(itemgetter(0), leaf), [*xs])
+    one = jax.tree.map(lambda leaf: _shaped(leaf.shape[1:], leaf.dtype), [*xs])
     carry = _settled(walk, lambda c: jax.eval_shape(body, c, one)[0], carry)
     settings = {name: params[name] for name in ("length", "reverse", "unroll")}
     outs, ys = lax.scan(raised_body, carry, [*xs], **settings)
     return [*outs, *ys]
+
+
+_shaped: Callable[..., Any] = jax.ShapeDtypeStruct
 
 
 def _settled(walk: Walk, turn: Callable[[list[Operand]], list[Operand]], carry: Sequence[Operand]) -> list[Operand]:
