@@ -51,7 +51,8 @@ def influence(
     channel; names, `shape` and `at` as in `expanded_weights`. Layers are channels-last; those in loops are left out.
     Ties keep the order of the network. NaN where no path leads to the target.
 
-    Raises `BadArgument` for a target that is not there, `NotLinear` as `linearize` does.
+    Raises `BadArgument` for a target that is not there, or so far that the sum over paths overflows; `NotLinear` as
+    `linearize` does.
     """
     name, unit = target if isinstance(target, tuple) else (target, None)
     paths = _Paths(
@@ -105,6 +106,10 @@ class _Paths:
             return moved
 
         (self.whole, self.reaching), pull = jax.vjp(from_ones, zeros)
+        if jnp.isinf(self.whole):
+            raise BadArgument(
+                f"influence: the paths to '{target}' weigh more than {fed.dtype} can hold; ask for a nearer target"
+            )
         nothing = jax.tree.map(jnp.zeros_like, self.reaching)
         (self.leaving,) = pull((jnp.ones_like(self.whole), nothing))
         self.names = [name for name in self.reaching if name != target]

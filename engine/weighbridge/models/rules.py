@@ -16,7 +16,7 @@ from jax import lax
 from jax.extend.core import JaxprEqn
 from jax.extend.source_info_util import summarize
 
-from weighbridge.errors import NotLinear
+from weighbridge.errors import BadArgument, NotLinear
 from weighbridge.models.algebras import Algebra, Factor
 from weighbridge.models.equations import aval_of
 from weighbridge.models.operands import Dependent, Operand, Upstream, at_reference
@@ -60,8 +60,13 @@ class Site:
         return f"{self.source}: {'/'.join(self.path)}"
 
     def kept(self) -> Factor:
-        """The share that a gate here lets through."""
-        return self.keep(self) if callable(self.keep) else self.keep
+        """The share that a gate here lets through. Raises `BadArgument` for an array that does not fit the gate."""
+        share = self.keep(self) if callable(self.keep) else self.keep
+        if not _fits(jnp.shape(share), self.shape):
+            raise BadArgument(
+                f"{self.where}: keep has shape {jnp.shape(share)}, the gate {self.shape}; give keep(site)"
+            )
+        return share
 
     def references(self) -> list[jax.Array]:
         """The operands at the reference input. Raises `NotLinear` where none was given."""
@@ -196,6 +201,20 @@ def _from_zero(site: Site) -> bool:
         return bool((at(-1.0) == 0).all() and (at(2.0**-10) == 2.0**-10).all())
 
 
+def unwritten(site: Site, operands: Sequence[Operand]) -> list[Operand]:
+    """Refuses what is linear, so must not be frozen, but of which no walk knows how."""
+    raise NotLinear(
+        f"{site.where}: '{site.name}' is linear but has no rule yet; give one, "
+        f"rules=RULES.extended(primitives={{'{site.name}': ...}})"
+    )
+
+
+def _fits(shape: tuple[int, ...], whole: tuple[int, ...]) -> bool:
+    """Whether an array broadcasts to a shape without making it larger."""
+    pairs = zip(shape[::-1], whole[::-1], strict=False)
+    return len(shape) <= len(whole) and all(n in (1, m) for n, m in pairs)
+
+
 def _window_sum(x: jax.Array, window: Mapping[str, Any]) -> jax.Array:
     summed: jax.Array = lax.reduce_window_sum_p.bind(x, **window)
     return summed
@@ -212,6 +231,7 @@ def _slope(site: Site, arrays: Sequence[jax.Array], i: int) -> jax.Array:
 
 
 _SMOOTH_GATES = ("gelu", "silu", "swish", "elu", "celu", "softplus", "mish", "hard_silu", "hard_swish", "squareplus")
+_UNWRITTEN = ("fft", "triangular_solve", "custom_linear_solve", "linear_solve", "psum", "all_gather", "ppermute")
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,6 +266,7 @@ RULES = Rules().extended(
     primitives={
         **dict.fromkeys(("mul", "dot_general", "conv_general_dilated"), product),
         **dict.fromkeys(("tanh", "abs", "min"), tangent),
+        **dict.fromkeys(_UNWRITTEN, unwritten),
         "max": maximum,
         "clamp": clip,
         **dict.fromkeys(("square", "integer_pow"), power),

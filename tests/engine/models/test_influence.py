@@ -104,3 +104,8 @@ def test_a_target_that_is_not_there():
     for target in ("nowhere", ("output", 3)):
         with pytest.raises(BadArgument, match="no target"):
             weighbridge.influence(model_of(weights()), shape=(1, 5), target=target)
+
+
+def test_path_weights_that_overflow():
+    with pytest.raises(BadArgument, match="more than float32 can hold"):
+        weighbridge.influence(model_of([1e10 * w for w in weights()]), shape=(1, 5))

@@ -268,15 +268,26 @@ def turned(x):
         (unruled, r"test_linearize\.py:\d+:\d+ \(.*\): scan\[\d\]/jit\(arctan\)\[0\]/atan\[0\]: 'atan' .*primitives="),
         (turned, r"test_linearize\.py:\d+:\d+ \(turned\): while\[0\]: 'while' runs a number of turns .* use a scan"),
         (lambda x: jax.nn.softmax(x), r"'stop_gradient' is not linear"),
+        (lambda x: jnp.fft.fft(x).real, r"'fft' is linear but has no rule yet; give one"),
         (lambda x: x @ x, r"dot_general\[0\]: 'dot_general' is not linear in what depends on the input"),
     ],
-    ids=["scan", "while", "softmax", "product"],
+    ids=["scan", "while", "softmax", "fft", "product"],
 )
 def test_what_cannot_be_made_linear_is_said_in_one_line(function, message):
     with pytest.raises(weighbridge.NotLinear, match=message) as caught:
         weighbridge.linearize(function)(X)
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value, NotImplementedError)
+
+
+def test_a_share_that_does_not_fit_the_gate():
+    with pytest.raises(BadArgument, match=r"relu\[0\]: keep has shape \(2,\), the gate \(3,\)"):
+        weighbridge.linearize(jax.nn.relu, keep=jnp.ones(2))(X)
+
+
+def test_a_loop_with_a_fixed_number_of_turns():
+    found = weighbridge.linearize(lambda x: lax.fori_loop(0, 3, lambda _, c: 2 * jax.nn.relu(c), x), keep=0.25)
+    np.testing.assert_array_equal(found.linear(X), X / 8)
 
 
 def test_inputs_and_references_of_the_wrong_kind():
