@@ -11,9 +11,22 @@ from weighbridge.models.influence import Influence
 from weighbridge.models.layers import layers, tap
 from weighbridge.models.linearize import Linearization
 from weighbridge.models.operands import Dependent
-from weighbridge.models.rules import RULES, Rule, Rules, Site, average_pool, frozen, gate, power, product, tangent
+from weighbridge.models.rules import (
+    RECOGNISED,
+    RULES,
+    Rule,
+    Rules,
+    Site,
+    average_pool,
+    frozen,
+    gate,
+    power,
+    product,
+    tangent,
+)
 
 __all__ = [
+    "RECOGNISED",
     "RULES",
     "BestCase",
     "Cases",

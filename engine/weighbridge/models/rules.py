@@ -23,12 +23,15 @@ from weighbridge.models.operands import Dependent, Operand, Upstream, at_referen
 
 Keep = Factor | Callable[["Site"], Factor]
 
+RECOGNISED = "<gate>"
+"""Name, no function's, of the rule for gates that are spelled out."""
+
 
 @dataclass(frozen=True)
 class Site:
     """One operation of the walked function: what it is, where it stands, and what a rule needs to replace it.
 
-    `name` is the primitive's, the named call's, or "gate" for a gate that was recognised by what it does; `path` leads
+    `name` is the primitive's, the named call's, or `RECOGNISED` for a gate that is known by what it does; `path` leads
     to it through calls and loops, as in ("jit(block)[3]", "relu[0]"). `evaluate` is the operation itself on arrays;
     `slopes` of a recognised gate are the one where it is shut and whether that is exact.
     """
@@ -94,7 +97,7 @@ def gate(*, on: float = 1.0, off: float = 0.0, exact: bool = False) -> Rule:
     """
 
     def rule(site: Site, operands: Sequence[Operand]) -> list[Operand]:
-        x = only_dependent(site, operands)
+        x = _elementwise_input(site, operands)
         shut, only_two = site.slopes or (off, exact)
         return [Dependent(site.algebra.gate(x.value, site.kept(), on, shut, only_two), None, gated=True)]
 
@@ -103,7 +106,7 @@ def gate(*, on: float = 1.0, off: float = 0.0, exact: bool = False) -> Rule:
 
 def leaky_gate(site: Site, operands: Sequence[Operand]) -> list[Operand]:
     """A gate whose slope where it is shut is read off the call itself, at -1."""
-    x = only_dependent(site, operands)
+    x = _elementwise_input(site, operands)
     aval = aval_of(site.eqn.outvars[0])
     arrays = [jnp.full(aval.shape, -1, aval.dtype) if isinstance(y, Dependent | Upstream) else y for y in operands]
     off = -site.evaluate(arrays)[0]
@@ -187,6 +190,15 @@ def only_dependent(site: Site, operands: Sequence[Operand]) -> Dependent:
     return found[0]
 
 
+def _elementwise_input(site: Site, operands: Sequence[Operand]) -> Dependent:
+    """The operand of a gate. Raises `NotLinear` where a function of that name is of another shape than its operand."""
+    x = only_dependent(site, operands)
+    shape = jnp.shape(jax.tree.leaves(x.value)[0])
+    if shape != site.shape:
+        raise NotLinear(f"{site.where}: '{site.name}' is a gate's name, but sends {shape} to {site.shape}; rename it")
+    return x
+
+
 def _from_zero(site: Site) -> bool:
     """Whether an operation with constant bounds sends -1 to 0 and leaves a small positive number as it is."""
     x = only_dependent(site, site.operands)
@@ -254,7 +266,7 @@ class Rules:
 RULES = Rules().extended(
     calls={
         **dict.fromkeys(_SMOOTH_GATES, gate()),
-        "gate": gate(),
+        RECOGNISED: gate(),
         "relu": gate(exact=True),
         "relu6": gate(),
         "selu": gate(on=1.0507009873554805),

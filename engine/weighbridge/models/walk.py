@@ -18,7 +18,7 @@ from weighbridge.models.algebras import PRODUCTS, Algebra
 from weighbridge.models.equations import CALLS, aval_of, bind, inner_jaxpr, name_of, names_within
 from weighbridge.models.gates import Gate, find_gates
 from weighbridge.models.operands import Dependent, Operand, Upstream, at_reference, level
-from weighbridge.models.rules import Keep, Rule, Rules, Site, frozen
+from weighbridge.models.rules import RECOGNISED, Keep, Rule, Rules, Site, frozen
 
 Path = tuple[str, ...]
 Hook = Callable[[str, Operand, Site], Operand]
@@ -57,7 +57,7 @@ class Walk:
         for i in _needed(jaxpr, gates):
             eqn = jaxpr.eqns[i]
             if i in gates:
-                outs = self._recognised(eqn, gates[i], values[gates[i].root], (*path, f"gate[{i}]"))
+                outs = self._recognised(eqn, gates[i], values[gates[i].root], (*path, f"{RECOGNISED}[{i}]"))
             else:
                 outs = self._equation(eqn, _read(values, eqn.invars), (*path, f"{_label(eqn)}[{i}]"))
             values.update(zip(eqn.outvars, outs, strict=True))
@@ -72,8 +72,8 @@ class Walk:
         def evaluate(arrays: Sequence[jax.Array]) -> list[jax.Array]:
             return [gate.evaluate(arrays[0])]
 
-        site = Site("gate", path, eqn, self.algebra, self.keep, [x], evaluate, (gate.off, gate.exact))
-        return self._by_rule(self.rules.calls["gate"], site)
+        site = Site(RECOGNISED, path, eqn, self.algebra, self.keep, [x], evaluate, (gate.off, gate.exact))
+        return self._by_rule(self.rules.calls[RECOGNISED], site)
 
     def _equation(self, eqn: JaxprEqn, operands: list[Operand], path: Path) -> list[Operand]:
         site = Site(name_of(eqn), path, eqn, self.algebra, self.keep, operands, partial(bind, eqn))

@@ -112,6 +112,29 @@ def test_linearisations_and_influence_agree(forms):
     assert [row[:2] for row in ranked] == [row[:2] for row in of_linen]
 
 
+def test_attention_is_the_derivative_with_its_patterns_frozen():
+    at, x = (jnp.asarray(np.random.default_rng(i).normal(size=(2, 5, 8)), jnp.float32) for i in (1, 2))
+    patterns = []
+
+    def recorded(query, key, value, **_):
+        scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) / np.sqrt(query.shape[-1])
+        patterns.append(jax.nn.softmax(scores))
+        return jnp.einsum("bhqk,bkhd->bqhd", patterns[-1], value)
+
+    def held(query, key, value, **_):
+        return jnp.einsum("bhqk,bkhd->bqhd", patterns[0], value)
+
+    forms = [
+        nnx.MultiHeadAttention(2, 8, decode=False, rngs=nnx.Rngs(0), **({"attention_fn": form} if form else {}))
+        for form in (None, recorded, held)
+    ]
+    np.testing.assert_allclose(forms[0](at), forms[1](at), rtol=1e-4, atol=1e-5)
+    _, expected = jax.jvp(forms[2], (at,), (x,))
+    found = weighbridge.linearize(forms[0], at=at)
+    np.testing.assert_allclose(found.linear(x), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found(at), forms[0](at), rtol=1e-4, atol=1e-5)
+
+
 def test_the_model_is_left_as_it_was(model):
     before = [type(module) for _, module in nnx.iter_modules(model)]
     weighbridge.expanded_weights(model, target=("block.conv", 0), shape=(1, 5, 5, 3))

@@ -280,6 +280,15 @@ def test_what_cannot_be_made_linear_is_said_in_one_line(function, message):
     assert isinstance(caught.value, NotImplementedError)
 
 
+def test_a_function_that_bears_a_gate_s_name_and_is_none():
+    @jax.jit
+    def relu(x):
+        return jax.nn.relu(x[:2])
+
+    with pytest.raises(weighbridge.NotLinear, match=r"'relu' is a gate's name, but sends \(3,\) to \(2,\)"):
+        weighbridge.linearize(relu)(X)
+
+
 def test_a_share_that_does_not_fit_the_gate():
     with pytest.raises(BadArgument, match=r"relu\[0\]: keep has shape \(2,\), the gate \(3,\)"):
         weighbridge.linearize(jax.nn.relu, keep=jnp.ones(2))(X)
