@@ -22,13 +22,13 @@ def linearize(
 ) -> "Linearization":
     """The linear function that stands for a network whose gates all let through the share `keep` of their input.
 
-    `function(x, *rest)` is any function that JAX can trace, a flax nnx module, or `functools.partial(model.apply,
-    variables)` of a linen one; `x`, an array or a tree, is what it is made linear in, `rest` is held. Equivalent
-    to writing the function again with every gate (ReLU, GELU, SiLU, ...: a table, and whatever behaves like one) as
-    p · x, max pooling as average pooling, and all else that is not linear frozen at the reference input `at`, of the
-    same shapes as x: scales of norms, attention patterns, of products of two activations one factor. `keep` is p: a
-    number, an array that broadcasts against every gate's input, or a function of the gate's `Site`. Without such
-    operations no reference is needed. In the dtypes of the function; NaN spreads as it does there.
+    `function(x, *rest)` is any function that JAX can trace, a flax nnx module in evaluation mode, or
+    `functools.partial(model.apply, variables)` of a linen one; `x`, an array or a tree, is what it is made linear in,
+    `rest` is held. Equivalent to writing the function again with every gate (ReLU, GELU, SiLU, ...: a table, and
+    whatever behaves like one) as p · x, max pooling as average pooling, and all else that is not linear frozen at the
+    reference input `at`, of the same shapes as x: scales of norms, attention patterns, of products of two activations
+    one factor. `keep` is p: a number, an array that broadcasts against every gate's input, or a function of the gate's
+    `Site`. Without such operations no reference is needed. In the dtypes of the function; NaN spreads as it does there.
 
     Calls raise `NotLinear` for an operation with neither a rule nor a reference, and for a `while` loop; `BadArgument`
     where `at` has other shapes than x, or x integers.

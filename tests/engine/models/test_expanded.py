@@ -230,15 +230,15 @@ def assert_is_expectation(expected, draws):
 @pytest.mark.parametrize("p", [0.3, 0.7])
 def test_with_keep_p_it_is_the_mean_over_random_gates(p):
     rng = np.random.default_rng(0)
-    weights = [jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((7, 11), (11, 13), (13, 11), (11, 5))]
+    weights = [jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((31, 19), (19, 23), (23, 19), (19, 37))]
 
     def gradient(key):
         keys = jax.random.split(key, 3)
-        masks = [jax.random.bernoulli(k, p, (n,)).astype(jnp.float32) for k, n in zip(keys, (11, 13, 11), strict=True)]
-        return jax.jacobian(residual_network)(jnp.zeros(7), masks, weights)
+        masks = [jax.random.bernoulli(k, p, (n,)).astype(jnp.float32) for k, n in zip(keys, (19, 23, 19), strict=True)]
+        return jax.jacobian(residual_network)(jnp.zeros(31), masks, weights)
 
-    draws = np.asarray(jax.jit(jax.vmap(gradient))(jax.random.split(jax.random.key(1), 10_000)), np.float64)
-    found = weighbridge.expanded_weights(partial(relu_network, weights=weights), target="output", shape=(1, 7), keep=p)
+    draws = np.asarray(jax.jit(jax.vmap(gradient))(jax.random.split(jax.random.key(1), 4_000)), np.float64)
+    found = weighbridge.expanded_weights(partial(relu_network, weights=weights), target="output", shape=(1, 31), keep=p)
     assert_is_expectation(found.values, draws)
 
 
