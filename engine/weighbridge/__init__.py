@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from weighbridge.errors import (
         BadArgument,
         CorruptCheckpoint,
+        NotLinear,
         ReadFailed,
         ReportError,
         SourceNotFound,
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
         WeighbridgeError,
     )
     from weighbridge.exports import export
+    from weighbridge.models.expanded import expanded_weights
+    from weighbridge.models.influence import influence
+    from weighbridge.models.linearize import linearize
     from weighbridge.report import Report
     from weighbridge.snapshots import snapshot
 
@@ -43,6 +47,7 @@ _HOMES = {
     "weighbridge.errors": (
         "BadArgument",
         "CorruptCheckpoint",
+        "NotLinear",
         "ReadFailed",
         "ReportError",
         "SourceNotFound",
@@ -51,6 +56,9 @@ _HOMES = {
     ),
     "weighbridge.exports": ("export",),
     "weighbridge.app": ("view",),
+    "weighbridge.models.expanded": ("expanded_weights",),
+    "weighbridge.models.influence": ("influence",),
+    "weighbridge.models.linearize": ("linearize",),
     "weighbridge.report": ("Report",),
     "weighbridge.snapshots": ("snapshot",),
 }
@@ -61,6 +69,7 @@ __all__ = [
     "Checkpoint",
     "CorruptCheckpoint",
     "Finding",
+    "NotLinear",
     "ReadFailed",
     "Report",
     "ReportError",
@@ -70,8 +79,11 @@ __all__ = [
     "WeighbridgeError",
     "circuits",
     "correlate",
+    "expanded_weights",
     "export",
     "findings",
+    "influence",
+    "linearize",
     "open",
     "project",
     "scan",

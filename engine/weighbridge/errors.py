@@ -32,5 +32,9 @@ class ReportError(WeighbridgeError, OSError):
     """A report cannot be opened or written."""
 
 
+class NotLinear(WeighbridgeError, NotImplementedError):
+    """A function holds an operation that has no linear form here."""
+
+
 class Cancelled(WeighbridgeError):
     """Work was given up because nobody waits for it any more."""
