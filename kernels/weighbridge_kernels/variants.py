@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
@@ -68,6 +69,10 @@ class Variant:
     neighbours: Callable[..., Neighbours]
     spans: "DeviceSpans | None" = None
     """Whole spans on devices in one call each; where there is none, a span is what the functions above make of it."""
+
+    def module(self, name: str) -> Any:
+        """The module of a kernel on whole matrices, such as `pca`, in this form."""
+        return import_module(f"weighbridge_kernels.{name}{'_host' if self.name == 'host' else ''}")
 
 
 def select(device: Device = "auto") -> Variant:

@@ -6,7 +6,7 @@ Source: Olah, Mordvintsev and Schubert 2017, "Feature Visualization", Distill, d
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +18,6 @@ from weighbridge.errors import BadArgument
 from weighbridge.models.fourier_images import image, random_spectrum
 from weighbridge.models.objectives import Objective
 from weighbridge.models.transforms import Movements, moved
-
-if TYPE_CHECKING:
-    import optax
 
 _SPREAD = 0.01
 """Standard deviation of the coefficients to begin with: a nearly grey image."""
@@ -66,11 +63,12 @@ def visualize_feature(
     steps, `ModuleNotFoundError` without optax.
     """
     if len(shape) != 3 or min(shape) < 1:
-        raise BadArgument(f"shape {shape}; expected an image's height, width and channels: other inputs have no picture")
+        raise BadArgument(f"shape {shape}; expected height, width and channels: other inputs have no picture")
     if steps < 1 or not rate > 0:
         raise BadArgument(f"{steps} steps at a rate of {rate}; expected one or more, at a rate above 0")
-    carried = function if _has_leaves(function) else jax.tree_util.Partial(function)
-    objective.check(jax.eval_shape(carried, jax.ShapeDtypeStruct((1, *shape), jnp.float32)))
+    carried = function if _has_leaves(function) else jax.tree_util.Partial(function)  # type: ignore[no-untyped-call]
+    one = jnp.zeros((1, *shape), jnp.float32)
+    objective.check(jax.eval_shape(carried, one))
     _optax()
     found = _ascended(carried, objective, key, jnp.float32(rate), shape, steps, movements or Movements())
     return Features(*jax.device_get(found))
@@ -127,7 +125,7 @@ def _one_ascended(
     return made, objective(function(made[None])), history
 
 
-def _optax() -> "optax":
+def _optax() -> Any:
     try:
         import optax
     except ModuleNotFoundError as error:

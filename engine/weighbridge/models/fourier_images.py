@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from weighbridge.models.image_colours import correlated
 
 _CONTRAST = 0.25
-"""Share of the whitened coefficients that the squashing sees, as in Lucid: it keeps its middle, where gradients live."""
+"""Share of the whitened coefficients that the squashing sees, as in Lucid: its middle, where gradients live."""
 
 
 def random_spectrum(key: PRNGKeyArray, shape: tuple[int, int, int], spread: float) -> Float[Array, "2 h f c"]:

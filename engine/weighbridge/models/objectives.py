@@ -107,7 +107,7 @@ def weights_at(
     place: Place = "centre",
     cosine: int = 0,
 ) -> Directions:
-    """To excite what a unit looks for at one position of its kernel [h, w, in, out]: the direction `kernel[y, x, :, unit]`.
+    """To excite what a unit looks for at a position (y, x) of its kernel [h, w, in, out]: `kernel[y, x, :, unit]`.
 
     `layer` is the one that the kernel reads. Raises `BadArgument` for a position or a unit that the kernel lacks.
     """
@@ -130,11 +130,11 @@ def placed(activations: Activations, layer: str | None, place: Place) -> Float[A
 
 def placed_channels(activations: Activations, layer: str | None, place: Place) -> int:
     """How many units there are at a place. Raises `BadArgument` where there is no such layer or place."""
-    sides = _of_layer(activations, layer).shape[1:-1]
-    if place not in ("centre", "mean"):
+    sides: tuple[int, ...] = _of_layer(activations, layer).shape[1:-1]
+    if not isinstance(place, str):
         fits = len(place) == len(sides) and all(0 <= i < side for i, side in zip(place, sides, strict=True))
         if not fits:
-            raise BadArgument(f"place {place} in a map of {sides} of {_named(layer)}; expected centre, mean or one in it")
+            raise BadArgument(f"place {place} of {_named(layer)}; expected centre, mean or one in its map of {sides}")
     return int(_of_layer(activations, layer).shape[-1])
 
 
@@ -143,8 +143,8 @@ def _of_layer(activations: Activations, layer: str | None) -> Float[Array, "1 ..
         if layer is not None:
             raise BadArgument(f"layer {layer!r}, but the network gives one array; leave the layer out")
         return activations
-    if layer not in activations:
-        raise BadArgument(f"layer {layer!r}; expected one of {', '.join(map(str, activations))}")
+    if layer is None or layer not in activations:
+        raise BadArgument(f"layer {layer!r}; expected one of {', '.join(activations)}")
     return activations[layer]
 
 
