@@ -2,21 +2,30 @@
 
     python examples/squeezenet.py squeezenet_v1.1_imagenet_notop.h5 pictures/
 
-The weights are those of the Keras port by R. Coutinho De Paula (MIT): the release files of
-https://github.com/rcmalli/keras-squeezenet hold them under the same name without `_imagenet`. They want h5py
-(`pip install h5py`).
+It takes about two minutes on two cores and needs `pip install 'weighbridge[models]' h5py`.
 
+The weights are those of the Keras port by R. Coutinho De Paula (MIT): the release files of
+https://github.com/rcmalli/keras-squeezenet hold them as
+`squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5`.
 Source: Iandola et al. 2016, "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters", arXiv 1602.07360.
 """
 
-from collections.abc import Iterator
+import re
 from pathlib import Path
+from typing import Annotated
 
 import h5py
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
+import typer
+from flax import nnx, traverse_util
+
+from weighbridge.analyses.weight_factors import weight_factors
+from weighbridge.models.features import visualize_feature
+from weighbridge.models.objectives import Objective, direction, unit, weights_at
+from weighbridge.views import factors, factors_rgb, filters, images, spatial_weights, strongest_inputs
+from weighbridge_kernels.weight_banding import weight_banding
 
 MEAN = (103.939, 116.779, 123.68)
 """ImageNet's blue, green and red, of 255."""
@@ -24,6 +33,9 @@ SIDES = {2: 16, 3: 16, 4: 32, 5: 32, 6: 48, 7: 48, 8: 64, 9: 64}
 """Units that each fire module squeezes to; it expands to four times as many by 1 x 1, and as many by 3 x 3."""
 POOLED = ("conv1", "fire3", "fire5")
 """What a maximum over 3 x 3 with stride 2 follows."""
+STEPS = 128
+ICONS = {3: 64, 5: 96, 7: 128, 9: 128}
+"""Sides of the icons by module: about what a unit sees."""
 
 
 class Fire(nnx.Module):
@@ -86,13 +98,6 @@ def stored(path: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def places(model: SqueezeNet) -> Iterator[tuple[str, nnx.Param]]:
-    """Every parameter of the network under the name that `stored` gives it."""
-    for path, parameter in nnx.state(model, nnx.Param).flat_state():
-        *layer, kind = map(str, path)
-        yield f"{'/'.join(layer)}.{kind}", parameter
-
-
 def load(path: Path) -> SqueezeNet:
     """The network with the weights of a file.
 
@@ -100,13 +105,98 @@ def load(path: Path) -> SqueezeNet:
         ValueError: a weight is left over, missing or of another shape.
     """
     model = SqueezeNet(nnx.Rngs(0))
-    weights, state = stored(path), nnx.state(model, nnx.Param)
-    expected = {name: parameter.shape for name, parameter in places(model)}
+    weights = stored(path)
+    places = {named(parts): parameter for parts, parameter in nnx.state(model, nnx.Param).flat_state()}
+    expected = {name: parameter.shape for name, parameter in places.items()}
     got = {name: weight.shape for name, weight in weights.items()}
     if got != expected:
         odd = sorted({name for name, _ in got.items() ^ expected.items()})
         raise ValueError(f"{path}: weights {odd} do not fit SqueezeNet v1.1; expected the Keras file without the top")
-    for name, parameter in places(model):
-        parameter[...] = jnp.asarray(weights[name])
-    nnx.update(model, state)
+    nnx.update(model, traverse_util.unflatten_dict({tuple(re.split("[/.]", name)): weights[name] for name in weights}))
     return model
+
+
+def named(parts: tuple[str, ...]) -> str:
+    """A parameter's path in the network as `stored` names it."""
+    return f"{'/'.join(parts[:-1])}.{parts[-1]}"
+
+
+def kernel(model: SqueezeNet, module: int) -> np.ndarray:
+    """The 3 x 3 kernel [h, w, in, out] of a fire module: from its squeezed units to the second half of its units."""
+    return np.asarray(getattr(model, f"fire{module}").expand3x3.kernel[...])
+
+
+def spread(count: int, total: int) -> list[int]:
+    """So many units, evenly over all."""
+    return [i * total // count for i in range(count)]
+
+
+def icons(model: SqueezeNet, objective: Objective, side: int, seed: int = 0) -> np.ndarray:
+    """What the units or directions of an objective look for: RGB images [n, side, side, 3]."""
+    shape = (side, side, 3)
+    return visualize_feature(model, objective, shape=shape, key=jax.random.key(seed), steps=STEPS).images
+
+
+def draw_filters(model: SqueezeNet, folder: Path) -> None:
+    """The filters that read the image, blue, green, red turned round to red, green, blue."""
+    kernel = np.asarray(model.conv1.kernel[...])[:, :, ::-1]
+    filters(kernel, title="SqueezeNet v1.1, conv1: 64 filters").save(folder / "conv1.png")
+
+
+def draw_factors(model: SqueezeNet, folder: Path) -> None:
+    """Of every fire module its 3 x 3 kernels as colours, the most banded first, and all modules' banding."""
+    kernels = {f"fire{module}": kernel(model, module) for module in SIDES}
+    for name, weights in kernels.items():
+        found, bands = weight_factors(weights), weight_banding(weights)
+        order = np.argsort(-bands.index)
+        title = (
+            f"{name}: 3 × 3 kernels on three factors, {found.explained_share:.0%} explained; banding {bands.whole:.2f}"
+        )
+        sheet = factors_rgb(found.spatial[order], units=[int(unit) for unit in order], title=title)
+        sheet.save(folder / f"{name}_factors.png")
+        typer.echo(f"{name}: weight banding {bands.whole:+.3f}")
+
+
+def draw_icons(model: SqueezeNet, folder: Path) -> None:
+    """What eight units of four modules look for."""
+    for module, side in ICONS.items():
+        units = spread(8, 8 * SIDES[module])
+        made = icons(model, unit(units, layer=f"fire{module}"), side)
+        images(made, captions=[f"fire{module}:{i}" for i in units], cols=4).save(folder / f"fire{module}_icons.png")
+
+
+def draw_one_unit(model: SqueezeNet, folder: Path, module: int = 4, channel: int = 70, side: int = 80) -> None:
+    """What one unit of a module is made of: its strongest inputs, its factors, and what it looks for where."""
+    weights, layer = kernel(model, module), f"fire{module}/squeeze"
+    title = f"fire{module}, 3 × 3 unit {channel}"
+    inputs = icons(model, unit(range(SIDES[module]), layer=layer), side)
+    known = dict(enumerate(inputs))
+    own = {channel: icons(model, unit([4 * SIDES[module] + channel], layer=f"fire{module}"), side)[0]}
+    drawn = strongest_inputs(weights, [channel], input_icons=known, unit_icons=own, title=f"{title}: strongest inputs")
+    drawn.save(folder / "unit_inputs.png")
+    found = weight_factors(weights, 3, units=[channel])
+    positions = [weights_at(weights, channel, at).vectors[0] for at in np.ndindex(3, 3)]
+    both = direction([*found.channels, *positions], layer=layer)
+    made = icons(model, both, side)
+    factors(
+        found.spatial[0], found.channels, icons=known, factor_icons=dict(enumerate(made[:3])), title=f"{title}: factors"
+    ).save(folder / "unit_factors.png")
+    placed = made[3:].reshape(3, 3, side, side, 3)
+    spatial_weights(weights, channel, images=placed, title=f"{title}: what it reads where").save(
+        folder / "unit_positions.png"
+    )
+
+
+def main(
+    weights: Annotated[Path, typer.Argument(help="The Keras file without the top.")],
+    folder: Annotated[Path, typer.Argument(help="Where the pictures go.")],
+) -> None:
+    """Draw the network's filters, factors and icons."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model = load(weights)
+    for draw in (draw_filters, draw_factors, draw_icons, draw_one_unit):
+        draw(model, folder)
+
+
+if __name__ == "__main__":
+    typer.run(main)

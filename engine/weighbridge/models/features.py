@@ -3,21 +3,25 @@
 Source: Olah, Mordvintsev and Schubert 2017, "Feature Visualization", Distill, doi:10.23915/distill.00007.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Array, Float, PRNGKeyArray
 
 from weighbridge.errors import BadArgument
 from weighbridge.models.fourier_images import image, random_spectrum
 from weighbridge.models.objectives import Objective
 from weighbridge.models.transforms import Movements, moved
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, PRNGKeyArray
 
 _SPREAD = 0.01
 """Standard deviation of the coefficients to begin with: a nearly grey image."""

@@ -3,11 +3,17 @@
 Source: Olah, Mordvintsev and Schubert 2017, "Feature Visualization", Distill, doi:10.23915/distill.00007.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
 
 from weighbridge.models.image_colours import correlated
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, PRNGKeyArray
 
 _CONTRAST = 0.25
 """Share of the whitened coefficients that the squashing sees, as in Lucid: its middle, where gradients live."""

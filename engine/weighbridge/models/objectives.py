@@ -4,21 +4,25 @@ An objective is a pytree that is called with a network's activations for one ima
 a leading axis: one objective of many units makes as many images. A caller's own class serves as well.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Array, Float, Int
 
 from weighbridge.errors import BadArgument
 
-Place = Literal["centre", "mean"] | tuple[int, int]
-Activations = Float[Array, "1 ..."] | Mapping[str, Float[Array, "1 ..."]]
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int
 
+    Activations = Float[Array, "1 ..."] | Mapping[str, Float[Array, "1 ..."]]
+
+Place = Literal["centre", "mean"] | tuple[int, int]
 _LEAST_COSINE = 0.1
 """So that a direction that is far off still pulls, as in Lucid."""
 

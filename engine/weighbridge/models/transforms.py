@@ -3,13 +3,18 @@
 Source: Olah et al. 2017 (`fourier_images`); the ranges are those that Lucid takes for granted.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
 
 from weighbridge.errors import BadArgument
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, PRNGKeyArray
 
 
 @dataclass(frozen=True)
