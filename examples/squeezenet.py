@@ -4,9 +4,9 @@
 
 It takes about two minutes on two cores and needs `pip install 'weighbridge[models]' h5py`.
 
-The weights are those of the Keras port by R. Coutinho De Paula (MIT): the release files of
-https://github.com/rcmalli/keras-squeezenet hold them as
-`squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5`.
+The weights are those of Jesper Wohlert's port to Keras (MIT): the file without the top among the releases of
+https://github.com/wohlert/keras-squeezenet.
+
 Source: Iandola et al. 2016, "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters", arXiv 1602.07360.
 """
 
@@ -34,7 +34,7 @@ SIDES = {2: 16, 3: 16, 4: 32, 5: 32, 6: 48, 7: 48, 8: 64, 9: 64}
 POOLED = ("conv1", "fire3", "fire5")
 """What a maximum over 3 x 3 with stride 2 follows."""
 STEPS = 128
-ICONS = {3: 64, 5: 96, 7: 128, 9: 128}
+ICONS = {2: 32, 3: 48, 4: 64, 5: 80, 7: 128, 9: 128}
 """Sides of the icons by module: about what a unit sees."""
 
 
@@ -158,7 +158,7 @@ def draw_factors(model: SqueezeNet, folder: Path) -> None:
 
 
 def draw_icons(model: SqueezeNet, folder: Path) -> None:
-    """What eight units of four modules look for."""
+    """What eight units of some modules look for."""
     for module, side in ICONS.items():
         units = spread(8, 8 * SIDES[module])
         made = icons(model, unit(units, layer=f"fire{module}"), side)

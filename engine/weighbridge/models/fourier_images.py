@@ -33,8 +33,8 @@ def image(spectrum: Float[Array, "2 h f c"], width: int) -> Float[Array, "h w c"
     number stands for itself.
     """
     height = spectrum.shape[1]
-    whitened = jax.lax.complex(spectrum[0], spectrum[1]) * _scale(height, width)[..., None]
-    pixels = _CONTRAST * jnp.fft.irfft2(whitened, (height, width), axes=(0, 1))
+    real, imaginary = spectrum * _scale(height, width)[..., None]
+    pixels = _CONTRAST * jnp.fft.irfft2(jax.lax.complex(real, imaginary), (height, width), axes=(0, 1))
     return jax.nn.sigmoid(correlated(pixels) if spectrum.shape[-1] == 3 else pixels)
 
 

@@ -1,6 +1,6 @@
 """Random movements of an image, differentiable: what excites a unit under all of them is no accident of the pixels.
 
-Source: Olah et al. 2017 (`fourier_images`); the ranges are those that Lucid takes for granted.
+Source: Olah et al. 2017 (`fourier_images`); the ranges are about Lucid's for images of 128 pixels.
 """
 
 from __future__ import annotations
@@ -19,16 +19,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Movements:
-    """How far an image moves, each drawn evenly about none: `jitter` pixels either way, `scale` as a share of its
-    size, `rotate` degrees. `Movements(0, 0, 0)` leaves it where it is."""
+    """How far an image moves, each drawn evenly about none: `jitter` down and across, as a share of the shorter side,
+    `scale`, as a share of the size, `rotate`, in degrees. `Movements(0, 0, 0)` leaves it where it is.
 
-    jitter: float = 8.0
+    What a unit of an early layer looks for is small: there a jitter in pixels that suits late layers blurs it away.
+    """
+
+    jitter: float = 0.04
     scale: float = 0.1
     rotate: float = 10.0
 
     def __post_init__(self) -> None:
-        if not (self.jitter >= 0 and 0 <= self.scale < 1 and 0 <= self.rotate <= 180):
-            raise BadArgument(f"{self}; expected a jitter of 0 or more, a scale in [0, 1), degrees in [0, 180]")
+        if not (0 <= self.jitter <= 1 and 0 <= self.scale < 1 and 0 <= self.rotate <= 180):
+            raise BadArgument(f"{self}; expected a jitter in [0, 1], a scale in [0, 1), degrees in [0, 180]")
 
 
 def moved(image: Float[Array, "h w c"], key: PRNGKeyArray, movements: Movements) -> Float[Array, "h w c"]:
@@ -39,6 +42,7 @@ def moved(image: Float[Array, "h w c"], key: PRNGKeyArray, movements: Movements)
     if movements == Movements(0, 0, 0):
         return image
     shift, scale, angle = _drawn(key, movements)
+    shift = shift * min(image.shape[:2])
     rows, cols = (jnp.arange(side, dtype=jnp.float32) - (side - 1) / 2 for side in image.shape[:2])
     cosine, sine = jnp.cos(angle) * scale, jnp.sin(angle) * scale
     y = cosine * rows[:, None] - sine * cols[None, :] + shift[0] + (image.shape[0] - 1) / 2
@@ -47,7 +51,7 @@ def moved(image: Float[Array, "h w c"], key: PRNGKeyArray, movements: Movements)
 
 
 def _drawn(key: PRNGKeyArray, movements: Movements) -> tuple[Array, Array, Array]:
-    """Pixels down and across, a factor, radians."""
+    """Shares of a side down and across, a factor, radians."""
     even = jax.random.uniform(key, (4,), jnp.float32, -1, 1)
     return movements.jitter * even[:2], 1 + movements.scale * even[2], jnp.deg2rad(movements.rotate * even[3])
 

@@ -82,7 +82,8 @@ def _draw(axes: Any, sheet: Sheet, paint: Colours) -> None:
 
     height, width = sheet.shape
     placed = {"extent": (0, width, height, 0), "interpolation": "nearest", "aspect": "auto"}
-    axes.imshow(sheet.colours(), **placed)
+    smooth = {"interpolation": "bicubic"} if sheet.smooth else {}
+    axes.imshow(sheet.colours(), **placed | smooth)
     if sheet.signed:
         axes.imshow(sheet.values(), _colour_map(paint), vmin=-sheet.limit, vmax=sheet.limit, **placed)
     for tile in sheet.tiles:

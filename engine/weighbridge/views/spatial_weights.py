@@ -34,7 +34,7 @@ def spatial_weights(
     tiles = []
     for y, x in np.ndindex(own.shape[:2]):
         picture = squared(own[y, x]) if shown is None else shown[y, x]
-        tiles.append(Tile(y, x, picture, f"{np.linalg.norm(own[y, x]):.2g}", _says(own, y, x)))
+        tiles.append(Tile(y, x, picture, f"norm {np.linalg.norm(own[y, x]):.2g}", _says(own, y, x)))
     return Sheet(tuple(tiles), title, given_limit=limit)
 
 
