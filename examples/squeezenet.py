@@ -34,7 +34,7 @@ SIDES = {2: 16, 3: 16, 4: 32, 5: 32, 6: 48, 7: 48, 8: 64, 9: 64}
 POOLED = ("conv1", "fire3", "fire5")
 """What a maximum over 3 x 3 with stride 2 follows."""
 STEPS = 128
-ICONS = {2: 32, 3: 48, 4: 64, 5: 80, 7: 128, 9: 128}
+ICONS = {3: 48, 5: 80, 7: 128, 9: 128}
 """Sides of the icons by module: about what a unit sees."""
 
 

@@ -23,8 +23,6 @@ _LEAST, _MOST = 8, 160
 """Pixels of a tile's side."""
 _SHOWN = 24
 """Pixels that a tile takes at least where there is room, so that gaps are thin beside it."""
-_IMAGE = 16
-"""Pixels of a side from which a coloured picture is taken for an image, not for weights."""
 _GAP = 1 / 12
 """Of a tile's side, between tiles."""
 _CAPTION = 1 / 6
@@ -120,11 +118,6 @@ class Sheet:
         return max((tile.col for tile in self.tiles), default=0) + 1
 
     @cached_property
-    def smooth(self) -> bool:
-        """Whether the coloured pictures are images, whose pixels are no data to be told apart."""
-        return any(tile.picture.ndim == 3 and min(tile.picture.shape[:2]) >= _IMAGE for tile in self.tiles)
-
-    @cached_property
     def captioned(self) -> bool:
         return any(tile.caption for tile in self.tiles)
 
@@ -168,7 +161,6 @@ class Sheet:
     def colours(self) -> FloatArray:
         """The coloured pictures with an opacity of 1; 0 elsewhere."""
         sheet = np.zeros((*self.shape, 4), np.float32)
-        sheet[..., :3] = 0.5
         for tile in self.tiles:
             if tile.picture.ndim == 3:
                 opaque = np.concatenate([np.clip(tile.picture, 0, 1), np.ones((*tile.picture.shape[:2], 1))], axis=2)

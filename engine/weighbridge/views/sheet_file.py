@@ -22,6 +22,8 @@ _LONGEST = 10.0
 """Inches of the longer side of the pictures."""
 _TITLE, _BAR, _NAMES, _MARGIN = 0.4, 0.9, 0.8, 0.15
 """Inches about them."""
+_IMAGE = 16
+"""Pixels of a side from which a coloured picture is taken for an image, whose pixels are no data to be told apart."""
 
 
 def save(sheet: Sheet, file: str | os.PathLike[str], *, theme: Theme = "light") -> None:
@@ -82,12 +84,14 @@ def _draw(axes: Any, sheet: Sheet, paint: Colours) -> None:
 
     height, width = sheet.shape
     placed = {"extent": (0, width, height, 0), "interpolation": "nearest", "aspect": "auto"}
-    smooth = {"interpolation": "bicubic"} if sheet.smooth else {}
-    axes.imshow(sheet.colours(), **placed | smooth)
     if sheet.signed:
         axes.imshow(sheet.values(), _colour_map(paint), vmin=-sheet.limit, vmax=sheet.limit, **placed)
     for tile in sheet.tiles:
         box = sheet.box(tile)
+        if tile.picture.ndim == 3:
+            extent = (box.left, box.left + box.width, box.top + box.height, box.top)
+            smooth = "bicubic" if min(tile.picture.shape[:2]) >= _IMAGE else "nearest"
+            axes.imshow(np.clip(tile.picture, 0, 1), extent=extent, interpolation=smooth, aspect="auto")
         axes.add_patch(Rectangle((box.left, box.top), box.width, box.height, fill=False, ec=paint.grid, lw=0.4))
         if tile.caption:
             at = box.left + box.width / 2, sheet.caption_top(tile)

@@ -99,7 +99,7 @@ def test_only_the_place_is_excited(place, at):
 
 
 def test_the_mean_is_excited_all_over():
-    found = made(unit(1, place="mean"), lambda x: x, (8, 6, 4), steps=60)
+    found = made(unit(1, place="mean"), lambda x: x, (8, 6, 4), steps=60, rate=0.5)
     assert found.images[0, ..., 1].mean() > 0.95
     assert np.abs(found.images[0, ..., [0, 2, 3]] - 0.5).mean() < 0.05  # as it began
 
@@ -193,7 +193,7 @@ def test_units_of_the_digits_are_excited_more_than_by_any_digit(circuits):
         values = values[:, 2, 2] if layer == "conv2" else values
         alive = np.flatnonzero(values.std(axis=0) > 1e-3)
         units = np.random.default_rng(0).choice(alive, 10, replace=False)
-        found = made(unit(units.tolist(), layer=layer, place=place), network, (8, 8, 1), steps=60)
+        found = made(unit(units.tolist(), layer=layer, place=place), network, (8, 8, 1), steps=128)
         assert (found.activations > values.max(axis=0)[units]).sum() >= 8, layer
 
 
