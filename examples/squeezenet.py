@@ -106,7 +106,7 @@ def load(path: Path) -> SqueezeNet:
     """
     model = SqueezeNet(nnx.Rngs(0))
     weights = stored(path)
-    places = {named(parts): parameter for parts, parameter in nnx.state(model, nnx.Param).flat_state()}
+    places = {named(parts): parameter for parts, parameter in nnx.to_flat_state(nnx.state(model))}
     expected = {name: parameter.shape for name, parameter in places.items()}
     got = {name: weight.shape for name, weight in weights.items()}
     if got != expected:

@@ -54,7 +54,7 @@ def test_every_weight_has_its_place(squeezenet, network):
     stored = squeezenet.stored(WEIGHTS)
     assert len(stored) == 2 * (1 + 3 * 8)
     assert sum(weight.size for weight in stored.values()) == 722_496
-    placed = {squeezenet.named(parts): p for parts, p in squeezenet.nnx.state(network).flat_state()}
+    placed = {squeezenet.named(parts): p for parts, p in squeezenet.nnx.to_flat_state(squeezenet.nnx.state(network))}
     assert placed.keys() == stored.keys()
     for name, weight in stored.items():
         np.testing.assert_array_equal(placed[name][...], weight)

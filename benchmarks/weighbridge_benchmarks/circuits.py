@@ -54,12 +54,8 @@ def icons(units: int, side: int, steps: int, seconds: float) -> dict[str, Any]:
     from weighbridge.models.objectives import unit
 
     network, objective = _network(), unit(range(units))
-    key = jax.random.key(0)
-    timing = measure(
-        lambda: visualize_feature(network, objective, shape=(side, side, 3), key=key, steps=steps),
-        seconds=seconds,
-        least=1,
-    )
+    options: dict[str, Any] = {"shape": (side, side, 3), "key": jax.random.key(0), "steps": steps}
+    timing = measure(lambda: visualize_feature(network, objective, **options), seconds=seconds, least=1)
     speed = units * steps / timing.median
     return {"units": units, "side": side, "steps": steps, "seconds": _figures(timing), "steps_per_second": speed}
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,11 +44,15 @@ def save(sheet: Sheet, file: str | os.PathLike[str], *, theme: Theme = "light") 
 
 def _page(sheet: Sheet, theme: Theme) -> bytes:
     import holoviews
-    from bokeh.embed import file_html
-    from bokeh.resources import INLINE
+    from bokeh.embed import components
+    from bokeh.resources import Resources
 
-    plot = holoviews.renderer("bokeh").get_plot(drawn(sheet, theme=theme))
-    return file_html(plot.state, resources=INLINE, title=sheet.title).encode()
+    script, place = components(holoviews.renderer("bokeh").get_plot(drawn(sheet, theme=theme)).state)
+    # Not bokeh's own page: where Panel is loaded that asks for a file beside it.
+    library = "\n".join(Resources(mode="inline", components=["bokeh"]).js_raw)
+    head = f'<meta charset="utf-8">\n<title>{escape(sheet.title)}</title>\n<script>{library}</script>\n{script}'
+    page = f"<!DOCTYPE html>\n<html>\n<head>\n{head}\n</head>\n<body>\n{place}\n</body>\n</html>\n"
+    return page.encode()
 
 
 def picture(sheet: Sheet, kind: str = "png", theme: Theme = "light") -> bytes:
