@@ -111,6 +111,7 @@ DIRECTION = {
     "analyses": ("models", "views", "document", "app", "cli", "exports", "terminal", "demo", "bench"),
     "terminal.py": ("models", "views", "document", "app", "cli", "exports", "demo", "bench", "stream"),
     "pyramid": (*(name for name in UPPER if name != "pyramid"), "report"),
+    "models": ("analyses", "views", "pyramid", "stream", "terminal", *FRONT),
     "views": ("analyses", "models", "stream", "devices", *FRONT),
 }
 """What each part of the engine must not import at run time."""
