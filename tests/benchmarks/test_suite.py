@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from weighbridge_benchmarks import projections, spectra, suite
+from weighbridge_benchmarks import circuits, projections, spectra, suite
 from weighbridge_benchmarks.cases import CASES, Case, array_dtype
 from weighbridge_benchmarks.timing import measure
 from weighbridge_benchmarks.weights import SHAPES, pool, real_weights
@@ -66,6 +66,15 @@ def test_the_spectra_are_measured(tmp_path: Path) -> None:
     assert spectra.large((40, 90), "cpu")["seconds"]["values"] > 0
     times = spectra.in_turns({"a": lambda: None, "b": lambda: None}, 2)
     assert set(times) == {"a", "b"}
+
+
+def test_the_circuits_are_measured(tmp_path: Path) -> None:
+    """Both parts of `weighbridge_benchmarks.circuits`, on few small icons."""
+    found = circuits.sheet(tmp_path, "cpu", 0.0)
+    assert found["units"] == 256
+    assert set(found["seconds"]) >= {"factors", "picture"}
+    pytest.importorskip("optax")
+    assert circuits.icons(2, 8, 2, 0.0)["steps_per_second"] > 0
 
 
 def test_rows(result: suite.Result) -> None:

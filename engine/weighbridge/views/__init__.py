@@ -1,28 +1,47 @@
-"""Pictures of weights and of reports: HoloViews elements, for a notebook and for the page. One picture a file."""
+"""Pictures of weights and of reports: HoloViews elements, for a notebook and for the page. One picture a file.
 
+What shows many small pictures is a `Sheet`, which becomes elements by `.element()` and a file by `.save(file)`.
+"""
+
+from weighbridge.views.banding import banding
 from weighbridge.views.channels import channels
 from weighbridge.views.circuit import circuit
 from weighbridge.views.depth import depth
 from weighbridge.views.distribution import distribution
+from weighbridge.views.factors import factors
+from weighbridge.views.factors_rgb import factors_rgb
+from weighbridge.views.filters import filters
 from weighbridge.views.findings import findings
 from weighbridge.views.heatmap import heatmap
+from weighbridge.views.images import images
 from weighbridge.views.overlaps import overlaps
 from weighbridge.views.overview import model_map, overview, ridge
 from weighbridge.views.relations import relations
 from weighbridge.views.scatter import scatter
+from weighbridge.views.sheet import Sheet, Tile
 from weighbridge.views.similarities import similarities
 from weighbridge.views.similarity import similarity
 from weighbridge.views.singular_vectors import singular_vectors
+from weighbridge.views.small_multiples import family_grid, strongest_inputs
 from weighbridge.views.snapshot import snapshot
+from weighbridge.views.spatial_weights import spatial_weights
 from weighbridge.views.spectrum import spectrum
 
 __all__ = [
+    "Sheet",
+    "Tile",
+    "banding",
     "channels",
     "circuit",
     "depth",
     "distribution",
+    "factors",
+    "factors_rgb",
+    "family_grid",
+    "filters",
     "findings",
     "heatmap",
+    "images",
     "model_map",
     "overlaps",
     "overview",
@@ -33,5 +52,7 @@ __all__ = [
     "similarity",
     "singular_vectors",
     "snapshot",
+    "spatial_weights",
     "spectrum",
+    "strongest_inputs",
 ]

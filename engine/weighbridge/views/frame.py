@@ -16,8 +16,13 @@ def load() -> Any:
     return holoviews
 
 
-def framed(element: Any, title: str, *, theme: Theme, width: int = WIDTH, height: int, **options: Any) -> Any:
-    """The element with a title and a size, its axes, legend and colour bar in the colours of a theme."""
+def framed(
+    element: Any, title: str, *, theme: Theme, width: int | None = WIDTH, height: int | None, **options: Any
+) -> Any:
+    """The element with a title and a size, its axes, legend and colour bar in the colours of a theme.
+
+    The size is that of all, or none where `options` give that of the frame.
+    """
     verbatim = title.replace("{", "{{").replace("}", "}}")  # HoloViews formats titles
     return element.opts(
         title=verbatim, width=width, height=height, hooks=[_painter(colours(theme))], backend="bokeh", **options
@@ -38,6 +43,8 @@ def _painter(c: Colours) -> Callable[[Any, Any], None]:
         figure.title.update(text_color=c.text, text_font_size="11pt", text_font_style="normal")
         figure.grid.grid_line_color = None
         figure.toolbar.logo = None
+        if figure.width is None:
+            figure.sizing_mode = None  # bokeh wants no mode where only the frame has a size
         for axis in figure.axis:
             _paint_axis(axis, c)
         for legend in figure.legend:

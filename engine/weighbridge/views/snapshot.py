@@ -2,17 +2,17 @@
 
 import io
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from weighbridge.checkpoints.protocol import Tensor
-from weighbridge.errors import BadArgument, ReportError
+from weighbridge.errors import BadArgument
 from weighbridge.pyramid.matrix import Matrix
 from weighbridge.views.colours import Colours, Theme, colours
 from weighbridge.views.heatmap import prepared
+from weighbridge.views.picture_file import STYLE, provenance, write
 from weighbridge.views.window import MEANINGS, Picture, Range, Reduction, check_reduction, picture, window
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 0.8, 1.1, 0.4, 0.6
 """Inches about the map."""
 _BAR = 0.15
 """Inches the colour bar is wide, and away from the map."""
-_STYLE = {"svg.hashsalt": "weighbridge", "svg.fonttype": "none"}
 
 
 class _Sheet(NamedTuple):
@@ -89,14 +88,7 @@ def snapshot(
     if path.suffix.lower() not in FORMATS:
         raise BadArgument(f"{path.name}: unknown kind of picture; expected one of {', '.join(FORMATS)}")
     drawn = _rendered(tensor, path.suffix[1:].lower(), size, rows, cols, reduction, limit, theme)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_bytes(drawn)
-        part.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise ReportError(f"{path}: cannot be written: {error.strerror or error}; choose another place") from error
+    write(path, drawn)
 
 
 def png(tensor: Tensor | Matrix, *, size: tuple[int, int] = (1200, 900), theme: Theme = "light") -> bytes:
@@ -131,19 +123,13 @@ def _rendered(
 
 
 def _drawn(matrix: Matrix, found: Picture, limit: float, sheet: _Sheet, paint: Colours, kind: str) -> bytes:
-    """The file, whatever style the caller has set for plots of their own."""
     from matplotlib import style
 
     written = io.BytesIO()
-    with style.context(_STYLE, after_reset=True):
+    with style.context(STYLE, after_reset=True):
         figure = _figure(matrix, found, limit, sheet, paint)
-        figure.savefig(written, format=kind, dpi=sheet.dpi, facecolor=paint.background, metadata=_provenance(kind))
+        figure.savefig(written, format=kind, dpi=sheet.dpi, facecolor=paint.background, metadata=provenance(kind))
     return written.getvalue()
-
-
-def _provenance(kind: str) -> dict[str, Any]:
-    """Two snapshots of the same weights are the same bytes: no date."""
-    return {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
 
 
 def _figure(matrix: Matrix, found: Picture, limit: float, sheet: _Sheet, paint: Colours) -> "Figure":
