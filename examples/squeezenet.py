@@ -21,10 +21,13 @@ import numpy as np
 import typer
 from flax import nnx, traverse_util
 
+from weighbridge import expanded_weights
 from weighbridge.analyses.weight_factors import weight_factors
+from weighbridge.circuit import Circuit, Edge, Unit
 from weighbridge.models.features import visualize_feature
 from weighbridge.models.objectives import Objective, direction, unit, weights_at
 from weighbridge.views import factors, factors_rgb, filters, images, spatial_weights, strongest_inputs
+from weighbridge.views.circuit import circuit_file
 from weighbridge_kernels.weight_banding import weight_banding
 
 MEAN = (103.939, 116.779, 123.68)
@@ -187,14 +190,47 @@ def draw_one_unit(model: SqueezeNet, folder: Path, module: int = 4, channel: int
     )
 
 
+def expanded(model: SqueezeNet, module: int, channel: int) -> np.ndarray:
+    """Weights [h, w, in] from the 3 x 3 units of the module before to one of a module, over its squeezed units."""
+    source, target = f"fire{module - 1}.expand3x3", (f"fire{module}.expand3x3", channel)
+    return np.asarray(expanded_weights(model, source=source, target=target, shape=(1, 96, 96, 3)).values)
+
+
+def draw_expanded(model: SqueezeNet, folder: Path, module: int = 4, channel: int = 70, side: int = 80) -> None:
+    """A unit's weights over the bottleneck before it, and the circuit of two such steps with its units' icons."""
+    weights = expanded(model, module, channel)
+    title = f"fire{module}, 3 × 3 unit {channel}: expanded weights from fire{module - 1}"
+    strongest_inputs(weights[..., None], [0], title=title).save(folder / "unit_expanded.png")
+    target = Unit(f"fire{module}, 3 × 3", channel)
+    edges = _edges(weights, target, module)
+    for edge in list(edges):
+        edges += _edges(expanded(model, module - 1, edge.source.number), edge.source, module - 1)
+    layers = tuple(f"fire{name}, 3 × 3" for name in (module - 2, module - 1, module))
+    found = Circuit(target, layers, tuple(edges), {})
+    drawn: dict[Unit, np.ndarray] = {}
+    for name, layer in zip((module - 2, module - 1, module), layers, strict=True):
+        own = [node for node in found.units if node.layer == layer]
+        made = icons(model, unit([4 * SIDES[name] + node.number for node in own], layer=f"fire{name}"), side)
+        drawn |= dict(zip(own, made, strict=True))
+    circuit_file(found, folder / "unit_circuit.png", icons=drawn)
+
+
+def _edges(weights: np.ndarray, target: Unit, module: int, count: int = 4) -> list[Edge]:
+    """The strongest inputs of a unit by the norm of their expanded weights, signed by their sum."""
+    norms = np.linalg.norm(weights.reshape(-1, weights.shape[-1]), axis=0)
+    signs = np.sign(weights.sum(axis=(0, 1)))
+    source = f"fire{module - 1}, 3 × 3"
+    return [Edge(Unit(source, int(i)), target, float(signs[i] * norms[i])) for i in np.argsort(-norms)[:count]]
+
+
 def main(
     weights: Annotated[Path, typer.Argument(help="The Keras file without the top.")],
     folder: Annotated[Path, typer.Argument(help="Where the pictures go.")],
 ) -> None:
-    """Draw the network's filters, factors and icons."""
+    """Draw the network's filters, factors, icons and a circuit."""
     folder.mkdir(parents=True, exist_ok=True)
     model = load(weights)
-    for draw in (draw_filters, draw_factors, draw_icons, draw_one_unit):
+    for draw in (draw_filters, draw_factors, draw_icons, draw_one_unit, draw_expanded):
         draw(model, folder)
 
 

@@ -172,6 +172,9 @@ def test_diagrams_are_drawn(network, tmp_path, theme):
     for suffix in (".png", ".svg", ".pdf"):
         circuit_file(found, tmp_path / f"c{suffix}", theme=theme)
         assert (tmp_path / f"c{suffix}").stat().st_size > 1000
+    icons = {unit: np.random.default_rng(0).random((9, 9, 3)) for unit in found.units[::2]}
+    circuit_file(found, tmp_path / "icons.png", icons=icons, theme=theme)
+    assert (tmp_path / "icons.png").stat().st_size != (tmp_path / "c.png").stat().st_size
     with pytest.raises(BadArgument, match="expected a name that ends in"):
         circuit_file(found, tmp_path / "c.gif")
     with pytest.raises(ReportError, match="cannot be written"):

@@ -1,6 +1,7 @@
 """A circuit as a diagram: units as circles in a column a layer, lines as thick as the weight, coloured by its sign."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,8 @@ _THICKEST, _THINNEST = 9.0, 0.6
 """Points that lines are wide."""
 _ROW = 46
 """Pixels from unit to unit."""
+_ICON_ROW, _ICON = 100, 44
+"""Pixels from unit to unit where they have icons, and points that an icon is high."""
 _COLUMN = 230
 _DPI = 150
 
@@ -114,47 +117,70 @@ def _columns(drawn: Drawing) -> dict[int, str]:
 
 
 def circuit_file(
-    found: Circuit, file: str | os.PathLike[str], *, most: int | None = 60, theme: Theme = "light"
+    found: Circuit,
+    file: str | os.PathLike[str],
+    *,
+    icons: Mapping[Unit, Any] | None = None,
+    most: int | None = 60,
+    theme: Theme = "light",
 ) -> None:
-    """The diagram as a .png, .svg or .pdf file.
+    """The diagram as a .png, .svg or .pdf file, with an icon, an image [h, w, 3] in [0, 1], for units that have one.
 
-    Raises `BadArgument` for another, `ReportError` where it cannot be written.
+    Raises `BadArgument` for another kind of file, `ReportError` where it cannot be written.
     """
     import matplotlib
-    from matplotlib.figure import Figure
 
     path = Path(file)
     if path.suffix not in FORMATS:
         raise BadArgument(f"{path.name}: expected a name that ends in {', '.join(FORMATS)}")
-    paint, drawn = colours(theme), drawing(found, most)
-    columns = _columns(drawn)
-    tallest = max(sum(1 for x, _ in drawn.places.values() if x == column) for column in columns)
-    size = (_COLUMN * len(columns) + 120) / 100, (_ROW * tallest + 110) / 100
-    figure = Figure(figsize=size, dpi=_DPI, facecolor=paint.background)
-    axes = figure.add_axes((0.02, 0.12, 0.96, 0.76), facecolor=paint.background)
-    _lines(axes, drawn, paint)
-    for unit, (x, y) in drawn.places.items():
-        axes.text(
-            x,
-            y,
-            found.label(unit),
-            ha="center",
-            va="center",
-            fontsize=8,
-            color=paint.text,
-            zorder=3,
-            bbox=_bubble(paint),
-        )
-    for column, layer in columns.items():
-        axes.text(column, -(tallest + 1.2) / 2, layer, ha="center", va="top", fontsize=8, color=paint.muted)
-    axes.set(xlim=(-0.6, len(columns) - 0.4), ylim=(-(tallest + 1) / 2, (tallest + 1) / 2))
-    axes.axis("off")
-    figure.suptitle(f"{found.unit.layer}, unit {found.label(found.unit)}", fontsize=10, color=paint.text)
+    figure = _figure(found, drawing(found, most), icons or {}, colours(theme))
     try:
         with matplotlib.rc_context({"svg.hashsalt": "weighbridge", "svg.fonttype": "none"}):
             figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     except OSError as error:
         raise ReportError(f"{path}: cannot be written: {error.strerror}; choose another file") from error
+
+
+def _figure(found: Circuit, drawn: Drawing, icons: Mapping[Unit, Any], paint: Colours) -> Any:
+    from matplotlib.figure import Figure
+
+    columns = _columns(drawn)
+    tallest = max(sum(1 for x, _ in drawn.places.values() if x == column) for column in columns)
+    row = _ICON_ROW if icons else _ROW
+    size = (_COLUMN * len(columns) + 120) / 100, (row * tallest + 110) / 100
+    figure = Figure(figsize=size, dpi=_DPI, facecolor=paint.background)
+    axes = figure.add_axes((0.02, 0.12, 0.96, 0.76), facecolor=paint.background)
+    _lines(axes, drawn, paint)
+    for unit, place in drawn.places.items():
+        _node(axes, place, found.label(unit), icons.get(unit), paint)
+    for column, layer in columns.items():
+        axes.text(column, -(tallest + 1.2) / 2, layer, ha="center", va="top", fontsize=8, color=paint.muted)
+    axes.set(xlim=(-0.6, len(columns) - 0.4), ylim=(-(tallest + 1) / 2, (tallest + 1) / 2))
+    axes.axis("off")
+    figure.suptitle(f"{found.unit.layer}, unit {found.label(found.unit)}", fontsize=10, color=paint.text)
+    return figure
+
+
+def _node(axes: Any, place: tuple[float, float], label: str, icon: Any, paint: Colours) -> None:
+    """A unit: its icon with its name below, or its name in a bubble."""
+    from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+
+    if icon is None:
+        look = {"fontsize": 8, "color": paint.text, "zorder": 3, "bbox": _bubble(paint)}
+        axes.text(*place, label, ha="center", va="center", **look)
+        return
+    shown = OffsetImage(np.asarray(icon), zoom=_ICON / np.shape(icon)[0], interpolation="lanczos")
+    axes.add_artist(AnnotationBbox(shown, place, pad=0.1, bboxprops={"edgecolor": paint.text}, zorder=3))
+    axes.annotate(
+        label,
+        place,
+        (0, -_ICON / 2 - 4),
+        textcoords="offset points",
+        ha="center",
+        va="top",
+        fontsize=7,
+        color=paint.text,
+    )
 
 
 def _lines(axes: Any, drawn: Drawing, paint: Colours) -> None:
