@@ -1,0 +1,1 @@
+"""What needs a running model: how the weights act when the network runs."""
