@@ -25,6 +25,9 @@ if TYPE_CHECKING:
         WeighbridgeError,
     )
     from weighbridge.exports import export
+    from weighbridge.models.saliency import Saliency, saliency
+    from weighbridge.models.saliency_checks import deletion_insertion, parameter_randomisation
+    from weighbridge.models.saliency_weights import attribution_to_weights
     from weighbridge.report import Report
     from weighbridge.snapshots import snapshot
 
@@ -45,6 +48,9 @@ _HOMES = {
     ),
     "weighbridge.exports": ("export",),
     "weighbridge.app": ("view",),
+    "weighbridge.models.saliency": ("Saliency", "saliency"),
+    "weighbridge.models.saliency_checks": ("deletion_insertion", "parameter_randomisation"),
+    "weighbridge.models.saliency_weights": ("attribution_to_weights",),
     "weighbridge.report": ("Report",),
     "weighbridge.snapshots": ("snapshot",),
 }
@@ -58,14 +64,19 @@ __all__ = [
     "ReadFailed",
     "Report",
     "ReportError",
+    "Saliency",
     "SourceNotFound",
     "Tensor",
     "TensorNotFound",
     "WeighbridgeError",
+    "attribution_to_weights",
     "correlate",
+    "deletion_insertion",
     "export",
     "findings",
     "open",
+    "parameter_randomisation",
+    "saliency",
     "scan",
     "snapshot",
     "spectra",

@@ -109,6 +109,7 @@ DIRECTION = {
     "devices.py": (*UPPER, "report", "checkpoints", "stream", "matrix", "roles"),
     "report": (*UPPER, "stream"),
     "analyses": ("models", "views", "document", "app", "cli", "exports", "terminal", "demo", "bench"),
+    "models": ("views", "document", "app", "cli", "exports", "snapshots", "terminal", "demo", "bench"),
     "terminal.py": ("models", "views", "document", "app", "cli", "exports", "demo", "bench", "stream"),
     "pyramid": (*(name for name in UPPER if name != "pyramid"), "report"),
     "views": ("analyses", "models", "stream", "devices", *FRONT),

@@ -94,8 +94,8 @@ def saliency(
 
     `function` is a flax nnx module, a bound linen module, a function of `inputs`, with `params` of `(params, inputs)`,
     or a pair `(features, head)`; further arguments with a batch axis, such as masks, go into `context`. It treats the
-    inputs of a batch one by one. A layer is a flax module's path ("blocks.0.conv"), or the name that the function gives an
-    activation by `jax.ad_checkpoint.checkpoint_name(x, name)`; a pair's is "features".
+    inputs of a batch one by one. A layer is a flax module's path ("blocks.0.conv"), or the name that the function gives
+    an activation by `jax.ad_checkpoint.checkpoint_name(x, name)`; a pair's is "features".
 
     Outputs are (batch,), and `targets` is None, or (batch, classes) with one class for all or one for each; with k more
     axes a target is k indices. `baseline` broadcasts to the inputs.
@@ -163,7 +163,7 @@ class Case:
         return np.arange(self.count)
 
     def runs(self, point: Point, measure: Any, per: Literal["example", "item"], items: int, **data: Any) -> Runs:
-        """The compiled loop over this case; `data` is what `point` reads beside inputs and baseline."""
+        """The compiled program for this case; `data` is what `point` reads beside inputs and baseline."""
         arrays = {"inputs": self.inputs, "baseline": self.baseline, **data}
         targets = jnp.asarray(self.targets, jnp.int32)
         return Runs(self.network, point, measure, per, arrays, targets, self.context, items=items, memory=self.memory)
