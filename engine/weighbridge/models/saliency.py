@@ -6,7 +6,7 @@ layer. Inputs are images, embeddings of tokens, rows of tables: whatever floatin
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal, get_args
 
 import jax
@@ -102,7 +102,8 @@ def saliency(
 
     Runs are batched so that what the compiler plans for a batch stays within `memory` bytes (default: 256 MiB on CPUs,
     2 GiB on accelerators, or what one input takes if that is more), beside the inputs and the result. Sums are float32,
-    or float64 for such inputs. NaN or Inf in an input stays in its own values. An empty batch gives an empty result.
+    or float64 for such inputs. NaN in an input or its baseline makes its output and values NaN, and leaves the
+    others alone. An empty batch gives an empty result.
 
     Raises `BadArgument` for a target outside of the outputs, outputs of another batch size, an unknown method or layer,
     inputs that are not floating-point, a baseline or window of another shape, and where one input exceeds `memory`.
@@ -158,6 +159,12 @@ class Case:
     def empty(self) -> bool:
         return bool(self.inputs.size == 0)
 
+    @cached_property
+    def broken(self) -> BoolArray:
+        """Inputs that hold a NaN, or whose baseline does: XLA's max on CPUs may lose it, so that nobody would know."""
+        along = tuple(range(1, self.inputs.ndim))
+        return np.asarray((jnp.isnan(self.inputs) | jnp.isnan(self.baseline)).any(axis=along))
+
     @property
     def every(self) -> IntArray:
         return np.arange(self.count)
@@ -172,8 +179,9 @@ class Case:
         """The chosen output at `steps` points of every input: (batch, steps)."""
         if not self.count:
             return np.zeros((0, steps), np.float32)
-        run = self.runs(point, measure or scores, "item", self.count * steps, **data)
-        return run(self.every, steps)
+        found = self.runs(point, measure or scores, "item", self.count * steps, **data)(self.every, steps)
+        found[self.broken] = np.nan
+        return found
 
     def result(self, values: Any, method: Method, runs: int, **more: Any) -> Saliency:
         """A `Saliency` whose unnamed parts are those of a method without a baseline."""
@@ -186,7 +194,9 @@ class Case:
             "converged": np.ones(self.count, bool),
             **more,
         }
-        return Saliency(np.asarray(values), method, self.targets, **fields)
+        values = np.array(values)
+        values[self.broken] = np.nan
+        return Saliency(values, method, self.targets, **fields)
 
 
 def _floating(inputs: Any) -> Any:

@@ -85,7 +85,7 @@ class Runs:
         for first in range(0, items, self._job.size):
             out = run(out, *self._arrays, padded, np.int32(first), np.int32(items), np.int32(steps))
             out.block_until_ready()  # else batches in flight would each hold their memory
-        found = np.asarray(out)[:count]
+        found = np.array(out)[:count]
         return found if self._job.per == "example" else found.reshape(len(rows), steps, *found.shape[1:])
 
 

@@ -1,5 +1,6 @@
 """Whether a saliency map says something of the network: randomise its weights, delete what the map points at."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -181,7 +182,7 @@ def per_place(values: FloatArray, shape: tuple[int, ...], channel_axis: int) -> 
 
 def _ranks(values: FloatArray) -> Any:
     """The place of each entry in the order from the greatest down; NaN last."""
-    flat = np.where(np.isnan(values), -np.inf, values).reshape(len(values), -1)
+    flat = np.where(np.isnan(values), -np.inf, values).reshape(len(values), math.prod(values.shape[1:]))
     order = np.argsort(-flat, axis=1, kind="stable")
     ranks = np.empty_like(order)
     np.put_along_axis(ranks, order, np.arange(flat.shape[1])[None], axis=1)
