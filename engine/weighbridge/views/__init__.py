@@ -8,6 +8,13 @@ from weighbridge.views.heatmap import heatmap
 from weighbridge.views.overlaps import overlaps
 from weighbridge.views.overview import model_map, overview, ridge
 from weighbridge.views.relations import relations
+from weighbridge.views.saliency import (
+    saliency,
+    saliency_curves,
+    saliency_randomisation,
+    saliency_sheet,
+    save_saliency_sheet,
+)
 from weighbridge.views.similarities import similarities
 from weighbridge.views.singular_vectors import singular_vectors
 from weighbridge.views.snapshot import snapshot
@@ -24,6 +31,11 @@ __all__ = [
     "overview",
     "relations",
     "ridge",
+    "saliency",
+    "saliency_curves",
+    "saliency_randomisation",
+    "saliency_sheet",
+    "save_saliency_sheet",
     "similarities",
     "singular_vectors",
     "snapshot",
