@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from weighbridge.models.expanded import expanded_weights
     from weighbridge.models.influence import influence
     from weighbridge.models.linearize import linearize
+    from weighbridge.models.saliency import Saliency, saliency
+    from weighbridge.models.saliency_checks import deletion_insertion, parameter_randomisation
+    from weighbridge.models.saliency_weights import attribution_to_weights
     from weighbridge.report import Report
     from weighbridge.snapshots import snapshot
 
@@ -59,6 +62,9 @@ _HOMES = {
     "weighbridge.models.expanded": ("expanded_weights",),
     "weighbridge.models.influence": ("influence",),
     "weighbridge.models.linearize": ("linearize",),
+    "weighbridge.models.saliency": ("Saliency", "saliency"),
+    "weighbridge.models.saliency_checks": ("deletion_insertion", "parameter_randomisation"),
+    "weighbridge.models.saliency_weights": ("attribution_to_weights",),
     "weighbridge.report": ("Report",),
     "weighbridge.snapshots": ("snapshot",),
 }
@@ -73,19 +79,24 @@ __all__ = [
     "ReadFailed",
     "Report",
     "ReportError",
+    "Saliency",
     "SourceNotFound",
     "Tensor",
     "TensorNotFound",
     "WeighbridgeError",
+    "attribution_to_weights",
     "circuits",
     "correlate",
+    "deletion_insertion",
     "expanded_weights",
     "export",
     "findings",
     "influence",
     "linearize",
     "open",
+    "parameter_randomisation",
     "project",
+    "saliency",
     "scan",
     "snapshot",
     "spectra",

@@ -17,6 +17,13 @@ from weighbridge.views.images import images
 from weighbridge.views.overlaps import overlaps
 from weighbridge.views.overview import model_map, overview, ridge
 from weighbridge.views.relations import relations
+from weighbridge.views.saliency import (
+    saliency,
+    saliency_curves,
+    saliency_randomisation,
+    saliency_sheet,
+    save_saliency_sheet,
+)
 from weighbridge.views.scatter import scatter
 from weighbridge.views.sheet import Sheet, Tile
 from weighbridge.views.similarities import similarities
@@ -47,6 +54,11 @@ __all__ = [
     "overview",
     "relations",
     "ridge",
+    "saliency",
+    "saliency_curves",
+    "saliency_randomisation",
+    "saliency_sheet",
+    "save_saliency_sheet",
     "scatter",
     "similarities",
     "similarity",
