@@ -1,0 +1,1 @@
+"""What needs a running model: its gradients, activations and training."""
