@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from weighbridge.analyses.findings import Finding, findings
     from weighbridge.analyses.scan import scan
     from weighbridge.analyses.spectra import spectra
+    from weighbridge.analyses.trajectory import trajectory
     from weighbridge.app import view
     from weighbridge.checkpoints import Checkpoint, Tensor, open
     from weighbridge.errors import (
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         WeighbridgeError,
     )
     from weighbridge.exports import export
+    from weighbridge.models import recorder
     from weighbridge.report import Report
     from weighbridge.snapshots import snapshot
 
@@ -33,6 +35,7 @@ _HOMES = {
     "weighbridge.analyses.scan": ("scan",),
     "weighbridge.analyses.spectra": ("spectra",),
     "weighbridge.analyses.correlations": ("correlate",),
+    "weighbridge.analyses.trajectory": ("trajectory",),
     "weighbridge.checkpoints": ("Checkpoint", "Tensor", "open"),
     "weighbridge.errors": (
         "BadArgument",
@@ -48,6 +51,7 @@ _HOMES = {
     "weighbridge.report": ("Report",),
     "weighbridge.snapshots": ("snapshot",),
 }
+_MODULES = {"recorder": "weighbridge.models.recorder"}
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
@@ -66,14 +70,18 @@ __all__ = [
     "export",
     "findings",
     "open",
+    "recorder",
     "scan",
     "snapshot",
     "spectra",
+    "trajectory",
     "view",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(_MODULES[name])
     if name not in _HOME_OF:
         raise AttributeError(f"module 'weighbridge' has no attribute {name!r}")
     return getattr(import_module(_HOME_OF[name]), name)

@@ -51,6 +51,7 @@ JAX = (
     "channel_norms",
     "correlation",
     "device_spans",
+    "exponent_histogram",
     "finite_tile",
     "neighbours",
     "nmf",

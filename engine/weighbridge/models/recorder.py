@@ -9,12 +9,10 @@ A record lies in a ring of a few in the optimiser's state, on the device. A full
 microseconds; a thread there writes it into the table `training` of the report.
 """
 
-import fnmatch
 import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
@@ -27,6 +25,7 @@ from jax.experimental import io_callback
 from weighbridge.errors import BadArgument
 from weighbridge.models.gradient_figures import Figures, figures, stacked
 from weighbridge.models.groups import record_groups
+from weighbridge.models.paths import is_real, named, wanted
 from weighbridge.models.recording import Batch, IfExists, Recording, Watched
 
 if TYPE_CHECKING:
@@ -117,7 +116,7 @@ def record(
             raise BadArgument(f"{what} is {value}; expected {least} or more")
     options = {"every": every, "include": sorted(include), "exclude": sorted(exclude), "successive": successive}
     recording = Recording.begin(report, options, name=name, if_exists=if_exists)
-    plan = _Plan(optax.with_extra_args_support(optimizer), recording, every, buffer, start, successive, _wanted(include, exclude))
+    plan = _Plan(optax.with_extra_args_support(optimizer), recording, every, buffer, start, successive, wanted(include, exclude))
     recorder = Recorder(plan.init, plan.update)
     recorder.recording = recording
     return recorder
@@ -131,14 +130,6 @@ def _copied(leaves: _Leaves, due: "Array") -> _Leaves:
     are computed within. So the optimiser's loops, and with them its bits, stay as they are.
     """
     return {name: jnp.where(due, leaf, jnp.zeros((), leaf.dtype)) for name, leaf in leaves.items()}
-
-
-def _wanted(include: Sequence[str], exclude: Sequence[str]) -> Callable[[str], bool]:
-    def wanted(name: str) -> bool:
-        included = not include or any(fnmatch.fnmatchcase(name, glob) for glob in include)
-        return included and not any(fnmatch.fnmatchcase(name, glob) for glob in exclude)
-
-    return wanted
 
 
 @dataclass(frozen=True)
@@ -201,11 +192,11 @@ class _Plan:
 
     def _watched(self, tree: Any) -> _Leaves:
         """The real floating leaves that are wanted, by dotted path."""
-        return {name: leaf for name, leaf in _named(tree).items() if self.wanted(name) and _is_real(leaf)}
+        return {name: leaf for name, leaf in named(tree).items() if self.wanted(name) and is_real(leaf)}
 
     def _tell(self, params: Any) -> _Leaves:
         """Tells the recording what the rows of the ring are: the leaves that come back."""
-        everything, leaves = _named(params), self._watched(params)
+        everything, leaves = named(params), self._watched(params)
         if not leaves:
             raise BadArgument(f"include and exclude leave none of {len(everything):,} tensors that are real floats")
         odd = {name: leaf for name, leaf in everything.items() if self.wanted(name) and name not in leaves}
@@ -215,23 +206,6 @@ class _Plan:
             [Watched(name, tuple(leaf.shape), str(leaf.dtype), order[name]) for name, leaf in odd.items()],
         )
         return leaves
-
-
-def _named(tree: Any) -> _Leaves:
-    """Array leaves by dotted path, as `weighbridge.open` names those of a tree."""
-    paths = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {".".join(filter(None, map(_key, path))) or "array": leaf for path, leaf in paths}
-
-
-def _key(entry: Any) -> str:
-    for attribute in ("key", "idx", "name"):
-        if hasattr(entry, attribute):
-            return str(getattr(entry, attribute))
-    return str(entry)
-
-
-def _is_real(leaf: Any) -> bool:
-    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
 
 
 def _kept(leaf: Any) -> Any:
