@@ -20,7 +20,7 @@ BINS = 512
 
 
 @jax.jit
-def exponent_histogram(x: Float[Array, "..."]) -> Int32[Array, " 512"]:
+def exponent_histogram(x: Float[Array, " *shape"]) -> Int32[Array, " 512"]:
     """Counts of the upper nine bits of the entries' float32 words: sign and exponent.
 
     Equivalent to `np.bincount(x.astype(np.float32).view(np.uint32) >> 23, minlength=512)`. Integers throughout, so that
@@ -38,13 +38,13 @@ def exponent_histogram(x: Float[Array, "..."]) -> Int32[Array, " 512"]:
 
 
 @jax.jit
-def classes(x: Float[Array, "..."]) -> Int32[Array, " 3"]:
+def classes(x: Float[Array, " *shape"]) -> Int32[Array, " 3"]:
     """How many entries are zero (+0 or -0), NaN and infinite, decided on the bits of their float32 words."""
     magnitude = words(x) & 0x7FFFFFFF
     held = [magnitude == 0, magnitude > 0x7F800000, magnitude == 0x7F800000]
     return jnp.stack([jnp.sum(of, dtype=jnp.int32) for of in held])
 
 
-def words(x: Float[Array, "..."]) -> UInt32[Array, "..."]:
+def words(x: Float[Array, " *shape"]) -> UInt32[Array, "..."]:
     """The float32 words of the entries."""
     return lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)

@@ -29,6 +29,7 @@ LIGHT = (
     "nonnegative_factors",
     "null_similarity",
     "padding",
+    "path_components",
     "power_law",
     "principal_angles",
     "principal_components",

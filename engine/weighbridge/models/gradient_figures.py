@@ -40,7 +40,7 @@ class Scaled(NamedTuple):
         return jnp.sqrt(self.squares) / self.scale
 
 
-def scaled(x: "Float[Array, '...']") -> Scaled:
+def scaled(x: "Float[Array, ' *shape']") -> Scaled:
     """Entries as float32 whose squares neither overflow nor vanish; of subnormals, which devices may flush, 0."""
     bits = words(x).reshape(-1)
     magnitude = bits & 0x7FFFFFFF
@@ -57,9 +57,9 @@ def dot(a: "Float[Array, ' n']", b: "Float[Array, ' n']") -> "Float[Array, '']":
 
 
 def figures(
-    weight: "Float[Array, '...'] | None",
-    gradient: "Float[Array, '...']",
-    update: "Float[Array, '...']",
+    weight: "Float[Array, ' *shape'] | None",
+    gradient: "Float[Array, ' *shape']",
+    update: "Float[Array, ' *shape']",
     previous: "Float[Array, ' n'] | None",
 ) -> tuple[Figures, "Float[Array, ' n']"]:
     """The figures of a tensor, and its gradient as the next record needs it.

@@ -204,7 +204,9 @@ def _unit_rows(
             dead, saturated = idle_units(np.asarray(values), bounds)
             row = {"name": layer, "part": group, "shape": list(values.shape), "role": "other", "variant": "host"}
             row |= {"order": i, "units": values.shape[-1], "dead": len(dead), "dead_units": dead}
-            rows.append(row | {"saturated": None if saturated is None else len(saturated), "saturated_units": saturated})
+            rows.append(
+                row | {"saturated": None if saturated is None else len(saturated), "saturated_units": saturated}
+            )
     return rows
 
 

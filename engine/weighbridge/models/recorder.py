@@ -13,7 +13,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Recorder", "RecorderState", "record", "record_groups"]
 
 Successive = Literal["compare", "ignore"]
+Delivery = Literal["callback", "flush"]
 BUFFER = 8
 _Leaves = dict[str, Any]
 
@@ -41,13 +42,13 @@ _Leaves = dict[str, Any]
 class RecorderState(NamedTuple):
     """The state of a recorded optimiser.
 
-    `step` counts updates; `held` of the records in the ring (`steps`, `figures`: one a row) wait for the host;
+    `step` counts updates, `made` the records, of which the ring (`steps`, `figures`: one a row) holds the last;
     `previous` are the gradients of the last record by path, scaled by powers of two.
     """
 
     inner: Any
     step: "Int32[Array, '']"
-    held: "Int32[Array, '']"
+    made: "Int32[Array, '']"
     steps: "Int32[Array, ' buffer']"
     figures: Figures
     previous: _Leaves
@@ -64,10 +65,11 @@ class Recorder(optax.GradientTransformationExtraArgs):
         Records that are written already are left as they are. Where the disk is full it warns, as training does.
         """
         for found in _states(state):
-            held = int(found.held)
-            if held:
-                values = jax.tree.map(lambda ring: np.asarray(ring)[:held], (found.steps, found.figures))
-                self.recording.put(Batch(*values), "known")
+            steps, rings = jax.tree.map(np.asarray, (found.steps, found.figures))
+            filled = np.arange(min(int(np.asarray(found.made)), len(steps)))
+            order = filled[np.argsort(steps[filled], kind="stable")]
+            if order.size:
+                self.recording.put(Batch(steps[order], Figures(*(ring[order] for ring in rings))), "known")
         self.recording.flush()
 
     def close(self, state: Any = None) -> None:
@@ -87,6 +89,7 @@ def record(
     buffer: int = BUFFER,
     start: int = 0,
     successive: Successive = "compare",
+    delivery: Delivery = "callback",
     if_exists: IfExists = "resume",
     name: str = "training",
 ) -> Recorder:
@@ -97,9 +100,12 @@ def record(
     the gradient recorded before, and a histogram of the gradient's signs and binary exponents. Norms and cosines are
     of the finite entries, float32; NaN is counted, and training goes on as it would.
 
-    Updates are those of `optimizer`, to the bit on a CPU. Beside the step it takes the memory of three gradients: copies
-    of gradient and update, and for the cosine the gradient recorded before, which `successive="ignore"` spares. `buffer`
-    records go to the host at a time. A full disk or a report that cannot be
+    Updates are those of `optimizer`, to the bit on a CPU (tested for the optimisers of the tests; one that draws noise
+    may round differently in its last bit). Beside the step it takes the memory of three gradients: copies of gradient
+    and update, and for the cosine the gradient recorded before, which `successive="ignore"` spares. `buffer`
+    records go to the host at a time, by a callback; JAX calls a step that has one through Python, a millisecond or
+    less. With `delivery="flush"` there is none: call `recorder.flush(state)` at least every `buffer` records, for of
+    more the oldest are lost. A full disk or a report that cannot be
     written warns once, and later records are tried again.
 
     The step is counted in the state from `start` on (that of the first update), so a run that restores its optimiser's
@@ -114,9 +120,21 @@ def record(
     for what, value, least in (("every", every, 1), ("buffer", buffer, 1), ("start", start, 0)):
         if value < least:
             raise BadArgument(f"{what} is {value}; expected {least} or more")
+    for given, words in ((successive, get_args(Successive)), (delivery, get_args(Delivery))):
+        if given not in words:
+            raise BadArgument(f"{given!r}; expected {' or '.join(words)}")
     options = {"every": every, "include": sorted(include), "exclude": sorted(exclude), "successive": successive}
     recording = Recording.begin(report, options, name=name, if_exists=if_exists)
-    plan = _Plan(optax.with_extra_args_support(optimizer), recording, every, buffer, start, successive, wanted(include, exclude))
+    plan = _Plan(
+        optax.with_extra_args_support(optimizer),
+        recording,
+        every,
+        buffer,
+        start,
+        successive,
+        delivery,
+        wanted(include, exclude),
+    )
     recorder = Recorder(plan.init, plan.update)
     recorder.recording = recording
     return recorder
@@ -142,6 +160,7 @@ class _Plan:
     buffer: int
     start: int
     successive: Successive
+    delivery: Delivery
     wanted: Callable[[str], bool]
 
     def init(self, params: Any) -> RecorderState:
@@ -172,23 +191,26 @@ class _Plan:
             found.append(of)
             if name in ring.previous:
                 kept[name] = scaled.astype(ring.previous[name].dtype)
-        at = ring.held
-        rings = jax.tree.map(lambda all_, new: lax.dynamic_update_index_in_dim(all_, new, at, 0), ring.figures, stacked(found))
+        at, made = ring.made % self.buffer, ring.made + 1
+        rings = jax.tree.map(
+            lambda old, new: lax.dynamic_update_index_in_dim(old, new, at, 0), ring.figures, stacked(found)
+        )
         steps = ring.steps.at[at].set(ring.step - 1)
-        held = lax.cond(at + 1 == self.buffer, self._deliver, lambda *_: at + 1, steps, rings)
-        return ring._replace(held=held, steps=steps, figures=rings, previous=kept)
+        if self.delivery == "callback":
+            made = lax.cond(made % self.buffer == 0, self._deliver, lambda made, *_: made, made, steps, rings)
+        return ring._replace(made=made, steps=steps, figures=rings, previous=kept)
 
-    def _deliver(self, steps: Any, rings: Figures) -> Any:
-        """Hands a full ring to the host; the answer, how many records are left, makes later ones wait for it."""
-        return io_callback(self._received, jax.ShapeDtypeStruct((), jnp.int32), steps, *rings)
+    def _deliver(self, made: Any, steps: Any, rings: Figures) -> Any:
+        """Hands a full ring to the host; that the count comes back makes later records wait for it."""
+        return io_callback(self._received, jax.ShapeDtypeStruct((), jnp.int32), made, steps, *rings)
 
-    def _received(self, steps: Any, norms: Any, counts: Any, histogram: Any) -> np.ndarray:
+    def _received(self, made: Any, steps: Any, norms: Any, counts: Any, histogram: Any) -> np.ndarray:
         try:
             held = [np.array(ring) for ring in (steps, norms, counts, histogram)]
             self.recording.put(Batch(held[0], Figures(*held[1:])), "new")
         except Exception:  # whatever it is, an exception here would end the training
             logging.getLogger("weighbridge").exception("a record is lost; training goes on")
-        return np.zeros((), np.int32)
+        return np.array(made)
 
     def _watched(self, tree: Any) -> _Leaves:
         """The real floating leaves that are wanted, by dotted path."""
