@@ -30,11 +30,12 @@ def exponent_histogram(x: Float[Array, " *shape"]) -> Int32[Array, " 512"]:
     codes = words(x).reshape(-1) >> 23
     if not codes.size:
         return jnp.zeros(BINS, jnp.int32)
-    return lax.platform_dependent(
+    counts: Array = lax.platform_dependent(
         codes.astype(jnp.uint16),
         cpu=partial(bit_histogram, valid=codes.size, patterns=BINS, method="scatter"),
         default=partial(bit_histogram, valid=codes.size, patterns=BINS, method="sort"),
     )
+    return counts
 
 
 @jax.jit
@@ -45,6 +46,6 @@ def classes(x: Float[Array, " *shape"]) -> Int32[Array, " 3"]:
     return jnp.stack([jnp.sum(of, dtype=jnp.int32) for of in held])
 
 
-def words(x: Float[Array, " *shape"]) -> UInt32[Array, "..."]:
+def words(x: Float[Array, " *shape"]) -> UInt32[Array, " *shape"]:
     """The float32 words of the entries."""
     return lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)

@@ -83,4 +83,5 @@ def figures(
 
 def stacked(found: list[Figures]) -> Figures:
     """The figures of several tensors, one a row."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
+    rows: Figures = jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
+    return rows

@@ -105,9 +105,9 @@ def _mark(folder: Any, tables: Sequence[str], seconds: float) -> None:
 
 
 def _examples(group: str, batch: Any) -> int:
-    sides = {leaf.shape[0] if getattr(leaf, "shape", ()) else None for leaf in jax.tree.leaves(batch)}
-    if len(sides) != 1 or None in sides or 0 in sides:
-        raise BadArgument(f"group {group!r}: first axes are {sorted(map(str, sides))}; expected one number of examples")
+    sides = {leaf.shape[0] if getattr(leaf, "shape", ()) else 0 for leaf in jax.tree.leaves(batch)}
+    if len(sides) != 1 or 0 in sides:
+        raise BadArgument(f"group {group!r}: first axes are {sorted(sides)}; expected one number of examples")
     return int(sides.pop())
 
 
@@ -202,7 +202,13 @@ def _unit_rows(
     for group, batch in groups.items():
         for i, (layer, values) in enumerate(activations(params, batch).items()):
             dead, saturated = idle_units(np.asarray(values), bounds)
-            row = {"name": layer, "part": group, "shape": list(values.shape), "role": "other", "variant": "host"}
+            row: dict[str, Any] = {
+                "name": layer,
+                "part": group,
+                "shape": list(values.shape),
+                "role": "other",
+                "variant": "host",
+            }
             row |= {"order": i, "units": values.shape[-1], "dead": len(dead), "dead_units": dead}
             rows.append(
                 row | {"saturated": None if saturated is None else len(saturated), "saturated_units": saturated}

@@ -54,7 +54,7 @@ class RecorderState(NamedTuple):
     previous: _Leaves
 
 
-class Recorder(optax.GradientTransformationExtraArgs):
+class Recorder(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
     """An optax transformation that records another one; see `record`."""
 
     recording: Recording
@@ -202,11 +202,11 @@ class _Plan:
 
     def _deliver(self, made: Any, steps: Any, rings: Figures) -> Any:
         """Hands a full ring to the host; that the count comes back makes later records wait for it."""
-        return io_callback(self._received, jax.ShapeDtypeStruct((), jnp.int32), made, steps, *rings)
+        return io_callback(self._received, jnp.zeros_like(made), made, steps, *rings)
 
     def _received(self, made: Any, steps: Any, norms: Any, counts: Any, histogram: Any) -> np.ndarray:
         try:
-            held = [np.array(ring) for ring in (steps, norms, counts, histogram)]
+            held: list[Any] = [np.array(ring) for ring in (steps, norms, counts, histogram)]
             self.recording.put(Batch(held[0], Figures(*held[1:])), "new")
         except Exception:  # whatever it is, an exception here would end the training
             logging.getLogger("weighbridge").exception("a record is lost; training goes on")
