@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from weighbridge.analyses.projections import project
     from weighbridge.analyses.scan import scan
     from weighbridge.analyses.spectra import spectra
+    from weighbridge.analyses.trajectory import trajectory
     from weighbridge.analyses.virtual_weights import virtual_weights
     from weighbridge.app import view
     from weighbridge.checkpoints import Checkpoint, Tensor, open
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         WeighbridgeError,
     )
     from weighbridge.exports import export
+    from weighbridge.models import recorder
     from weighbridge.models.expanded import expanded_weights
     from weighbridge.models.influence import influence
     from weighbridge.models.linearize import linearize
@@ -46,6 +48,7 @@ _HOMES = {
     "weighbridge.analyses.spectra": ("spectra",),
     "weighbridge.analyses.correlations": ("correlate",),
     "weighbridge.analyses.virtual_weights": ("virtual_weights",),
+    "weighbridge.analyses.trajectory": ("trajectory",),
     "weighbridge.checkpoints": ("Checkpoint", "Tensor", "open"),
     "weighbridge.errors": (
         "BadArgument",
@@ -68,6 +71,7 @@ _HOMES = {
     "weighbridge.report": ("Report",),
     "weighbridge.snapshots": ("snapshot",),
 }
+_MODULES = {"recorder": "weighbridge.models.recorder"}
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
@@ -96,16 +100,20 @@ __all__ = [
     "open",
     "parameter_randomisation",
     "project",
+    "recorder",
     "saliency",
     "scan",
     "snapshot",
     "spectra",
+    "trajectory",
     "view",
     "virtual_weights",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(_MODULES[name])
     if name not in _HOME_OF:
         raise AttributeError(f"module 'weighbridge' has no attribute {name!r}")
     return getattr(import_module(_HOME_OF[name]), name)

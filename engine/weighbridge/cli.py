@@ -314,6 +314,52 @@ def correlate(
 
 
 @_command
+def trajectory(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE...", help="Checkpoints of one network, in order; two or more.")
+    ],
+    report: _ReportOption = None,
+    include: _Include = None,
+    exclude: _Exclude = None,
+    top: Annotated[int, typer.Option("--top", min=1, metavar="N", help="Leading singular values of a matrix.")] = 8,
+    key: Annotated[int, typer.Option("--key", help="Seed of the random block those of large ones are found from.")] = 0,
+    device: _Device = "auto",
+    resume: _Resume = False,
+    overwrite: _Overwrite = False,
+    dry_run: _DryRun = False,
+    json: _Json = False,
+    limit: _Limit = 40,
+) -> None:
+    """How tensors move over saved checkpoints: norms, directions, spectra, and the path of all weights.
+
+    Example: weighbridge trajectory run/step-100.safetensors run/step-200.safetensors run/step-300.safetensors
+    """
+    from weighbridge.analyses import trajectory as analysis
+    from weighbridge.terminal import plan_text, print_matrices, progress_bar
+
+    prepared = analysis.plan(
+        sources,
+        report=report,
+        include=include or [],
+        exclude=exclude or [],
+        if_exists=_if_exists(resume, overwrite),
+        top=top,
+        key=key,
+    )
+    if dry_run:
+        print(plan_text(prepared))
+        return
+    with progress_bar(_console(stderr=True), "following") as progress:
+        result = analysis.run(prepared, sources, device=device, progress=progress)  # type: ignore[arg-type]
+    if json:
+        _print_rows(result, prepared.table)
+    else:
+        print_matrices(_console(), result, prepared.table, limit=limit)
+    if (result.table(prepared.table)["status"] == "failed").any():
+        raise typer.Exit(SOME_FAILED)
+
+
+@_command
 def circuits(
     source: _Source,
     unit: Annotated[str, typer.Argument(metavar="UNIT", help="tensor:index, or mlp.layer.neuron of a transformer.")],

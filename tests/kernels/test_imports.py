@@ -29,6 +29,7 @@ LIGHT = (
     "nonnegative_factors",
     "null_similarity",
     "padding",
+    "path_components",
     "power_law",
     "principal_angles",
     "principal_components",
@@ -41,6 +42,7 @@ LIGHT = (
     "spectral_metrics",
     "states",
     "variants",
+    "weight_banding",
 )
 HOST = tuple(path.stem for path in FILES if path.stem.endswith("_host"))
 JAX = (
@@ -51,6 +53,7 @@ JAX = (
     "channel_norms",
     "correlation",
     "device_spans",
+    "exponent_histogram",
     "finite_tile",
     "neighbours",
     "nmf",

@@ -14,6 +14,7 @@ from weighbridge_kernels import (
     block_quantization,
     central_moments,
     channel_norms,
+    exponent_histogram,
     finite_tile,
     neighbours,
     nmf,
@@ -35,6 +36,7 @@ MODULES = (
     block_quantization,
     central_moments,
     channel_norms,
+    exponent_histogram,
     finite_tile,
     nmf,
     pca,
@@ -71,6 +73,8 @@ CALLS = {
     ),
     "central_moments of float32": Call(central_moments.moments_of, ((FLAT, jnp.float32),)),
     "central_moments of float64": Call(central_moments.moments_of, ((FLAT, jnp.float64),)),
+    "exponent_histogram": Call(exponent_histogram.exponent_histogram, ((NARROW, jnp.float32),)),
+    "classes": Call(exponent_histogram.classes, ((NARROW, jnp.float32),)),
     "decoded_tile of 8 bits": Call(
         finite_tile.decoded_tile, ((NARROW, jnp.uint8), ((256,), jnp.float32)), {"padded": 192}
     ),

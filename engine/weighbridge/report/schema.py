@@ -262,6 +262,72 @@ RELATIONS = (
     Column("part_overlap", "list<float64>", "mean squared cosine between heads or experts, row after row"),
     Column("part_least_angle", "list<float64>", "least angle between them, radians"),
 )
+TRAINING = (
+    *_MATRIX[:-2],
+    Column("weight_norm", "float64", f"L2 norm {_FINITE}, before the update"),
+    Column("gradient_norm", "float64", f"L2 norm of the gradient, {_FINITE}"),
+    Column("update_norm", "float64", f"L2 norm of what is added to the weights, {_FINITE}"),
+    Column("update_ratio", "float64", "update_norm over weight_norm; null for weights of norm 0"),
+    Column("gradient_cosine", "float64", "cosine between this gradient and the one recorded before"),
+    *(
+        Column(f"{of}_{what}", "int64", f"{meaning} of the {of}")
+        for of in ("gradient", "update", "weight")
+        for what, meaning in (("zeros", "entries that are +0 or -0"), ("nan", "NaN entries"), ("inf", "±Inf entries"))
+    ),
+    *_STATE,
+    Column("gradient_histogram", "list<int32>", "entries by sign and exponent: 256 s + e of the float32 word"),
+)
+TRAINING_GROUPS = (
+    *_MATRIX[:-2],
+    Column("examples", "int64", "inputs in the group"),
+    Column("loss", "float64", "loss over the group, that of the whole network"),
+    Column("gradient_norm", "float64", "L2 norm of the group's gradient in this tensor"),
+    Column("share", "float64", "of the squared norm of the group's whole gradient"),
+    Column("noise_scale", "float64", "examples at which noise equals signal: trace over squared gradient"),
+    Column("noise_trace", "float64", "trace of the covariance of one example's gradient, unbiased"),
+    Column("squared_gradient", "float64", "squared norm of the true gradient, unbiased: may be negative"),
+    *_STATE,
+    Column("others", "list<string>", "the groups, itself among them"),
+    Column("cosine", "list<float64>", "cosine of the group's gradient with that of each of these"),
+)
+TRAINING_UNITS = (
+    *_MATRIX[:-2],
+    Column("units", "int64", "units of the layer"),
+    Column("dead", "int64", "units with one and the same activation on every input of the group"),
+    Column("saturated", "int64", "units near a bound of their activation on nearly every input; null without bounds"),
+    *_STATE,
+    Column("dead_units", "list<int32>", "which"),
+    Column("saturated_units", "list<int32>", "which"),
+)
+TRAJECTORY = (
+    *_MATRIX,
+    Column("checkpoint", "string", "which of the sources"),
+    Column("count", "int64", "all entries"),
+    Column("l2", "float64", "root of the sum of squares"),
+    Column("absmax", "float64", "greatest magnitude"),
+    Column("zeros", "int64", "entries that are +0 or -0"),
+    Column("sparsity_1e3", "float64", "share with |w| <= 0.001 absmax"),
+    Column("cosine_first", "float64", "cosine with the same tensor of the first checkpoint"),
+    Column("cosine_previous", "float64", "cosine with that of the checkpoint before"),
+    Column("cosine_last", "float64", "cosine with that of the last checkpoint"),
+    Column("step_length", "float64", "L2 norm of the difference from the checkpoint before"),
+    Column("distance", "float64", "L2 norm of the difference from the first checkpoint"),
+    Column("turn", "float64", "cosine between this step and the one before"),
+    Column("spectral_norm", "float64", "greatest singular value of the matrix, or of an unfolded convolution"),
+    Column("stable_rank", "float64", "sum of the squared singular values over the greatest"),
+    *_STATE,
+    Column("singular_values", "list<float64>", "leading singular values, greatest first"),
+    Column("products", "list<float64>", "inner products of the difference from the first with those of every step"),
+)
+TRAJECTORY_PATH = (
+    *_MATRIX[:3],
+    Column("checkpoint", "string", "which of the sources"),
+    Column("tensors", "int64", "tensors that the path is of: those that every checkpoint has, finite"),
+    Column("count", "int64", "their entries"),
+    *_STATE,
+    Column("scores", "list<float64>", "where the step lies along each principal component"),
+    Column("explained", "list<float64>", "share of the variance that each component explains, the same in every row"),
+)
 TABLES: dict[str, tuple[Column, ...]] = {
     "scan": SCAN,
     "spectra": SPECTRA,
@@ -269,12 +335,22 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "projections": PROJECTIONS,
     "correlations": CORRELATIONS,
     "relations": RELATIONS,
+    "training": TRAINING,
+    "training_groups": TRAINING_GROUPS,
+    "training_units": TRAINING_UNITS,
+    "trajectory": TRAJECTORY,
+    "trajectory_path": TRAJECTORY_PATH,
 }
 """The columns of every table that a report may hold."""
 HEADLINES: dict[str, tuple[str, ...]] = {
     "spectra": ("alpha", "alpha_tail", "stable_rank", "effective_rank", "rank", "mp_spikes", "spectral_norm", "route"),
     "correlations": tuple(f"{s}_{name}" for s, _ in _SIDES for name in ("dead", "duplicates", "greatest", "spread")),
     "relations": ("extent", "coordinates", "peer_overlap_expected", "parts", "part_overlap_expected"),
+    "training": ("step", "weight_norm", "gradient_norm", "update_ratio", "gradient_cosine", "gradient_nan"),
+    "training_groups": ("step", "gradient_norm", "share", "noise_scale"),
+    "training_units": ("step", "units", "dead", "saturated"),
+    "trajectory": ("step", "l2", "sparsity_1e3", "cosine_first", "step_length", "turn", "spectral_norm", "stable_rank"),
+    "trajectory_path": ("step", "tensors", "count"),
     "weightwatcher": ("alpha", "D", "num_pl_spikes", "stable_rank", "alpha_weighted", "log_norm", "spectral_norm"),
     "projections": ("points", "trustworthiness", "neighbour_recall", "kl", "explained_variance", "clusters"),
 }

@@ -100,6 +100,20 @@ def drop_rows(folder: Path, names: Collection[str], part: str | None = None) -> 
             _replace(file, kept)
 
 
+def drop_steps(folder: Path, first: int) -> None:
+    """Takes the rows of step `first` and of later ones out of the parts of a table; those without a step stay."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    for part in sorted(folder.glob("part-*.parquet")):
+        table = pq.ParquetFile(part).read()
+        kept = table.filter(pc.fill_null(pc.less(table["step"], first), True))
+        if kept.num_rows == 0:
+            part.unlink()
+        elif kept.num_rows < table.num_rows:
+            _replace(part, kept)
+
+
 def _replace(part: Path, table: "pa.Table") -> None:
     """Writes a part beside its place and renames it there, so that a reader never sees half of one."""
     import pyarrow as pa

@@ -1,0 +1,301 @@
+"""The recorder: the training is the same to the bit, the figures are NumPy's, and nothing stops it."""
+
+import errno
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import weighbridge
+from weighbridge.errors import BadArgument, ReportError
+from weighbridge.models import groups as grouped
+from weighbridge.report import tables
+
+record, record_groups = weighbridge.recorder.record, weighbridge.recorder.record_groups
+
+STEPS = 50
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((STEPS, 24, 16)).astype(np.float32)
+Y = RNG.integers(0, 7, (STEPS, 24))
+LABELS = {"w1": "a", "b1": "b", "s": "b", "w2": "a", "e": "b"}
+OPTIMIZERS = {
+    "sgd": lambda: optax.sgd(0.1, 0.9),
+    "adam": lambda: optax.adam(1e-2),
+    "chain": lambda: optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-2, weight_decay=0.1)),
+    "multi_transform": lambda: optax.multi_transform({"a": optax.adam(1e-2), "b": optax.sgd(0.1)}, LABELS),
+}
+
+
+def network():
+    keys = jax.random.split(jax.random.key(0), 3)
+    return {
+        "w1": jax.random.normal(keys[0], (16, 33)) * 0.2,
+        "b1": jnp.zeros(33),
+        "s": jnp.ones(33),
+        "w2": jax.random.normal(keys[1], (33, 7)) * 0.2,
+        "e": jax.random.normal(keys[2], (7, 16)) * 0.1,
+    }
+
+
+def loss(p, batch):
+    x, y = batch
+    h = jnp.tanh((x + p["e"][y]) @ p["w1"] * jnp.exp(p["s"]) + p["b1"])
+    logits = h @ p["w2"] + x @ p["e"].T
+    decay = sum(jnp.sum(v**2) for v in p.values())
+    return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean() + 1e-3 * decay
+
+
+def step_of(optimizer):
+    def step(p, s, batch):
+        u, s = optimizer.update(jax.grad(loss)(p, batch), s, p)
+        return optax.apply_updates(p, u), s
+
+    return step
+
+
+def jitted(optimizer):
+    step, p = jax.jit(step_of(optimizer)), network()
+    s = optimizer.init(p)
+    for batch in zip(X, Y, strict=True):
+        p, s = step(p, s, batch)
+    return p, s
+
+
+def scanned(optimizer):
+    step, p = step_of(optimizer), network()
+    go = jax.jit(lambda p, s: jax.lax.scan(lambda c, batch: (step(*c, batch), None), (p, s), (X, Y))[0])
+    return go(p, optimizer.init(p))
+
+
+@cache
+def plain(name, train):
+    return train(OPTIMIZERS[name]())[0]
+
+
+def table(folder):
+    return weighbridge.Report.open(folder).table("training", lists=True)
+
+
+@pytest.mark.parametrize("train", [jitted, scanned])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_training_is_the_same_to_the_bit(name, train, tmp_path):
+    recorder = record(OPTIMIZERS[name](), every=7, report=tmp_path, buffer=3)
+    p, s = train(recorder)
+    recorder.close(s)
+    for key, value in plain(name, train).items():
+        np.testing.assert_array_equal(np.asarray(p[key]).view(np.uint32), np.asarray(value).view(np.uint32))
+    rows = table(tmp_path)
+    assert sorted(set(rows["step"])) == list(range(0, STEPS, 7))
+    assert len(rows) == 8 * 5
+    assert weighbridge.Report.open(tmp_path).complete
+
+
+def test_figures_are_numpys(tmp_path):
+    rng = np.random.default_rng(1)
+    recorder = record(optax.sgd(0.5), every=1, report=tmp_path)
+    p = {"a": rng.standard_normal((19, 23)).astype(np.float32), "h": jnp.ones((3, 5), jnp.bfloat16)}
+    s, update = recorder.init(p), jax.jit(recorder.update)
+    scales = (1.0, 1e-25, 1e25)
+    given = [(rng.standard_normal((19, 23)) * scale).astype(np.float32) for scale in scales]
+    given[1][0, :5] = 0, -0.0, np.nan, np.inf, -np.inf
+    given[2][1, :2] = 1e-40, -1e-40
+    half = jnp.asarray(rng.standard_normal((3, 5)), jnp.bfloat16)
+    for g in given:
+        _, s = update({"a": g, "h": half}, s, p)
+    recorder.close(s)
+    rows = table(tmp_path).set_index(["name", "step"])
+    finite = [np.where(np.isfinite(g), g, 0).astype(np.float64) for g in given]
+    for i, g in enumerate(given):
+        row = rows.loc["a", i]
+        assert row["gradient_norm"] == pytest.approx(np.linalg.norm(finite[i]), rel=1e-6)
+        assert row["update_norm"] == pytest.approx(0.5 * np.linalg.norm(finite[i]), rel=1e-6)
+        assert row["weight_norm"] == pytest.approx(np.linalg.norm(p["a"]), rel=1e-6)
+        assert row["update_ratio"] == pytest.approx(row["update_norm"] / row["weight_norm"])
+        counts = [(g == 0).sum(), np.isnan(g).sum(), np.isinf(g).sum()]
+        assert [row[f"gradient_{what}"] for what in ("zeros", "nan", "inf")] == counts
+        np.testing.assert_array_equal(
+            row["gradient_histogram"], np.bincount(g.view(np.uint32).reshape(-1) >> 23, minlength=512)
+        )
+        if i:
+            a, b = finite[i].reshape(-1), finite[i - 1].reshape(-1)
+            expected = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+            assert row["gradient_cosine"] == pytest.approx(expected, abs=1e-6)
+    assert np.isnan(rows.loc["a", 0]["gradient_cosine"])
+    assert rows.loc["h", 1]["gradient_cosine"] == pytest.approx(1, abs=1e-6)
+    assert rows.loc["h", 1]["dtype"] == "BF16"
+    assert rows.loc["h", 1]["gradient_histogram"].sum() == 15
+
+
+def test_filters_and_tensors_that_are_no_floats(tmp_path):
+    p = {"a": jnp.ones(3), "b": jnp.ones(3), "n": jnp.ones(3, jnp.int32)}
+    recorder = record(optax.set_to_zero(), every=1, report=tmp_path, exclude=["b"])
+    _, s = recorder.update(p, recorder.init(p), p)
+    recorder.close(s)
+    rows = table(tmp_path).set_index("name")
+    assert set(rows.index) == {"a", "n"}
+    assert "I32" in rows.loc["n"]["reason"]
+    with pytest.raises(BadArgument, match="leave none of 3"):
+        record(optax.sgd(1.0), every=1, report=tmp_path, include=["z"]).init(p)
+
+
+@pytest.mark.parametrize(
+    "options", [{"every": 0}, {"buffer": 0}, {"successive": "x"}, {"delivery": "x"}, {"if_exists": "x"}], ids=str
+)
+def test_bad_numbers_raise_before_any_work(tmp_path, options):
+    with pytest.raises(BadArgument):
+        record(optax.sgd(1.0), report=tmp_path, **options)
+
+
+def test_a_folder_of_something_else_is_refused(digits, scanned, tmp_path):
+    report = scanned(digits)
+    with pytest.raises(ReportError, match="not of a run"):
+        record(optax.sgd(1.0), report=report.folder)
+
+
+def steps_taken(recorder, state, count):
+    update = jax.jit(recorder.update)
+    for _ in range(count):
+        _, state = update({"a": jnp.ones(3) * (1 + state.step)}, state, {"a": jnp.ones(3)})
+    return state
+
+
+def test_a_run_that_resumes_replaces_what_came_later(tmp_path):
+    first = record(optax.sgd(1.0), every=2, report=tmp_path, buffer=2)
+    early = steps_taken(first, first.init({"a": jnp.ones(3)}), 10)
+    first.close(steps_taken(first, early, 7))
+    assert list(table(tmp_path)["step"]) == [0, 2, 4, 6, 8, 10, 12, 14, 16]
+    again = record(optax.sgd(2.0), every=2, report=tmp_path, buffer=2)
+    again.close(steps_taken(again, early, 3))
+    rows = table(tmp_path).sort_values("step")
+    assert list(rows["step"]) == [0, 2, 4, 6, 8, 10, 12]
+    norms = np.sqrt(3) * (1 + np.arange(0, 13, 2))
+    np.testing.assert_allclose(rows["gradient_norm"], norms, rtol=1e-6)
+    np.testing.assert_allclose(rows["update_norm"], norms * np.where(rows["step"] < 9, 1, 2), rtol=1e-6)
+    anew = record(optax.sgd(1.0), every=2, report=tmp_path, start=50, if_exists="overwrite")
+    anew.close(steps_taken(anew, anew.init({"a": jnp.ones(3)}), 1))
+    assert list(table(tmp_path)["step"]) == [50]
+
+
+def test_flushing_twice_writes_once_and_a_small_ring_keeps_the_last(tmp_path):
+    recorder = record(optax.sgd(1.0), every=1, report=tmp_path, buffer=4, delivery="flush")
+    state = steps_taken(recorder, recorder.init({"a": jnp.ones(3)}), 3)
+    recorder.flush(state)
+    recorder.flush(state)
+    assert list(table(tmp_path)["step"]) == [0, 1, 2]
+    state = steps_taken(recorder, state, 6)
+    recorder.close(state)
+    assert list(table(tmp_path)["step"]) == [0, 1, 2, 5, 6, 7, 8]
+
+
+def test_without_parameters_weights_are_null(tmp_path):
+    recorder = record(optax.sgd(1.0), every=1, report=tmp_path)
+    _, state = recorder.update({"a": jnp.ones(3)}, recorder.init({"a": jnp.ones(3)}))
+    recorder.close(state)
+    (row,) = table(tmp_path).to_dict("records")
+    assert np.isnan(row["weight_norm"])
+    assert row["gradient_norm"] == pytest.approx(3**0.5)
+
+
+def test_a_full_disk_warns_once_and_later_records_are_written(tmp_path, monkeypatch, caplog):
+    full = True
+    replace = tables._replace
+
+    def write(part, table):
+        if full:
+            raise ReportError(f"{part}: no space") from OSError(errno.ENOSPC, "No space left on device")
+        replace(part, table)
+
+    monkeypatch.setattr(tables, "_replace", write)
+    recorder = record(OPTIMIZERS["adam"](), every=1, report=tmp_path, buffer=2)
+    p, s = jitted(recorder)
+    recorder.flush(s)
+    recorder.flush(s)
+    for key, value in plain("adam", jitted).items():
+        np.testing.assert_array_equal(p[key], value)
+    assert [record.getMessage() for record in caplog.records if "training goes on" in record.getMessage()] != []
+    assert len(caplog.records) == 1
+    full = False
+    recorder.close(s)
+    assert table(tmp_path)["step"].nunique() == STEPS
+
+
+def test_rows_that_wait_are_bounded(tmp_path, monkeypatch):
+    from weighbridge.models import recording
+
+    def refuse(self):
+        raise ReportError("no space")
+
+    monkeypatch.setattr(recording, "WAITING_ROWS", 10)
+    monkeypatch.setattr(recording.Recording, "_write", refuse)
+    recorder = record(optax.sgd(1.0), every=1, report=tmp_path, buffer=1)
+    recorder.flush(steps_taken(recorder, recorder.init({"a": jnp.ones(3)}), 30))
+    assert len(recorder.recording._rows) == 10
+
+
+def examples(count, seed):
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((count, 16)).astype(np.float32), rng.integers(0, 7, count)
+
+
+def test_groups_are_explicit_gradients(tmp_path):
+    batches = {"one": examples(20, 1), "two": examples(13, 2), "three": examples(31, 3)}
+    p = network()
+    measure = record_groups(loss, batches, report=tmp_path, splits=4)
+    measure(p, 5)
+    measure(p, 5)
+    rows = weighbridge.Report.open(tmp_path).table("training_groups", lists=True).set_index(["name", "part"])
+    assert len(rows) == 6 * 3
+    gradients = {group: jax.grad(loss)(p, batch) for group, batch in batches.items()}
+    flat = {g: {n: np.asarray(x, np.float64).reshape(-1) for n, x in of.items()} for g, of in gradients.items()}
+    for of in flat.values():
+        of[grouped.WHOLE] = np.concatenate([of[name] for name in p])
+    for name in [*p, grouped.WHOLE]:
+        for group, of in flat.items():
+            row = rows.loc[name, group]
+            norm = np.linalg.norm(of[name])
+            assert row["gradient_norm"] == pytest.approx(norm, rel=1e-5)
+            assert row["share"] == pytest.approx(norm**2 / np.linalg.norm(of[grouped.WHOLE]) ** 2, rel=1e-5)
+            cosines = [of[name] @ other[name] / norm / np.linalg.norm(other[name]) for other in flat.values()]
+            np.testing.assert_allclose(row["cosine"], cosines, atol=1e-5)
+            assert row["step"] == 5
+
+
+def test_the_noise_scale_of_a_known_problem(tmp_path):
+    """Linear loss: a batch's gradient is its mean, so signal and noise are the mean and the variance drawn from."""
+    mean, std, d = 0.3, 2.0, 4
+    x = np.random.default_rng(0).normal(mean, std, (200_000, d)).astype(np.float32)
+    measure = record_groups(
+        lambda p, x: jnp.mean(x @ p["w"]), {"x": x[: len(x) // 2], "y": x[len(x) // 2 :]}, report=tmp_path, splits=1000
+    )
+    measure({"w": jnp.zeros(d)}, 0)
+    row = weighbridge.Report.open(tmp_path).table("training_groups").iloc[0]
+    assert row["squared_gradient"] == pytest.approx(d * mean**2, rel=0.05)
+    assert row["noise_trace"] == pytest.approx(d * std**2, rel=0.1)
+    assert row["noise_scale"] == pytest.approx(std**2 / mean**2, rel=0.15)
+
+
+def test_idle_units(tmp_path):
+    values = np.tanh(np.random.default_rng(0).standard_normal((100, 4)))
+    values[:, 1], values[:, 2] = 0, np.where(values[:, 2] < 0, -1, 1)
+    dead, saturated = grouped.idle_units(values, (-1, 1))
+    assert list(dead) == [1]
+    assert list(saturated) == [2]
+    measure = record_groups(
+        lambda p, x: jnp.sum(p["w"] * x.mean()),
+        {"all": values.astype(np.float32)},
+        report=tmp_path,
+        activations=lambda p, x: {"hidden": x},
+    )
+    measure({"w": jnp.ones(2)}, 3)
+    (row,) = weighbridge.Report.open(tmp_path).matrices("hidden", "training_units")
+    assert list(row["dead_units"]) == [1]
+    assert row["saturated"] is None
+
+
+def test_groups_that_cannot_be_measured_raise(tmp_path):
+    for batches, splits in (({}, 2), ({"a": np.zeros((0, 2))}, 2), ({"a": np.zeros((3, 2))}, 4)):
+        with pytest.raises(BadArgument):
+            record_groups(loss, batches, report=tmp_path, splits=splits)
