@@ -12,12 +12,15 @@ from weighbridge.views.similarities import similarities
 from weighbridge.views.singular_vectors import singular_vectors
 from weighbridge.views.snapshot import snapshot
 from weighbridge.views.spectrum import spectrum
+from weighbridge.views.training import gradient_histogram, training
+from weighbridge.views.trajectory import trajectory, trajectory_curves
 
 __all__ = [
     "channels",
     "depth",
     "distribution",
     "findings",
+    "gradient_histogram",
     "heatmap",
     "model_map",
     "overlaps",
@@ -28,4 +31,7 @@ __all__ = [
     "singular_vectors",
     "snapshot",
     "spectrum",
+    "training",
+    "trajectory",
+    "trajectory_curves",
 ]
