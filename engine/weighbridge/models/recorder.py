@@ -100,9 +100,12 @@ def record(
     the gradient recorded before, and a histogram of the gradient's signs and binary exponents. Norms and cosines are
     of the finite entries, float32; NaN is counted, and training goes on as it would.
 
-    Updates are those of `optimizer`, to the bit on a CPU (tested for the optimisers of the tests; one that draws noise
-    may round differently in its last bit). Beside the step it takes the memory of three gradients: copies of gradient
-    and update, and for the cosine the gradient recorded before, which `successive="ignore"` spares. `buffer`
+    Updates are those of `optimizer`, to the bit on a CPU wherever it uses each gradient more than once (Adam and its
+    kin, Nesterov's momentum, clipping by the global norm) and for plain SGD. Of one that adds to it once (plain
+    momentum, noise) XLA may fold that sum into the reduction or scatter that makes the gradient, and does not where the
+    recorder reads it too: then the last bit of a step may differ. Beside the step it takes the memory of three
+    gradients: copies of gradient and update, and for the cosine the gradient recorded before, which
+    `successive="ignore"` spares. `buffer`
     records go to the host at a time, by a callback; JAX calls a step that has one through Python, a millisecond or
     less. With `delivery="flush"` there is none: call `recorder.flush(state)` at least every `buffer` records, for of
     more the oldest are lost. A full disk or a report that cannot be

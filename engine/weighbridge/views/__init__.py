@@ -33,6 +33,8 @@ from weighbridge.views.small_multiples import family_grid, strongest_inputs
 from weighbridge.views.snapshot import snapshot
 from weighbridge.views.spatial_weights import spatial_weights
 from weighbridge.views.spectrum import spectrum
+from weighbridge.views.training import gradient_histogram, training
+from weighbridge.views.trajectory import trajectory, trajectory_curves
 
 __all__ = [
     "Sheet",
@@ -47,6 +49,7 @@ __all__ = [
     "family_grid",
     "filters",
     "findings",
+    "gradient_histogram",
     "heatmap",
     "images",
     "model_map",
@@ -67,4 +70,7 @@ __all__ = [
     "spatial_weights",
     "spectrum",
     "strongest_inputs",
+    "training",
+    "trajectory",
+    "trajectory_curves",
 ]
