@@ -80,11 +80,11 @@ def parameter_randomisation(
         if layer not in known:
             raise BadArgument(f"layer {layer!r} is not in the network; its layers are {', '.join(known)}")
     changed = found.params
-    maps = [saliency(function, inputs, targets, params=params, **options)]
+    maps = [saliency(found, inputs, targets, **options)]
     for i, layer in enumerate(order):
         changed = _randomised(changed, layer, jax.random.fold_in(key, i))
-        maps.append(saliency(function, inputs, targets, params=changed, **options))
-    flat = [found.values.reshape(len(found.values), -1).astype(np.float64) for found in maps]
+        maps.append(saliency(found.with_params(changed), inputs, targets, **options))
+    flat = [one.values.reshape(len(one.values), math.prod(one.values.shape[1:])).astype(np.float64) for one in maps]
     signed = np.array([_spearman(flat[0], other) for other in flat])
     absolute = np.array([_spearman(np.abs(flat[0]), np.abs(other)) for other in flat])
     return Randomisation(order, signed, absolute, maps[0].method)

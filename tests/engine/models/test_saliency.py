@@ -17,6 +17,7 @@ import weighbridge
 from weighbridge.errors import BadArgument
 from weighbridge.models import saliency_batches
 from weighbridge.models.saliency import METHODS, window_starts
+from weighbridge.models.saliency_calls import network
 
 SHARED_DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 RNG = np.random.default_rng(7)
@@ -274,7 +275,7 @@ def test_a_smaller_bound_gives_smaller_batches():
     for memory in (1 << 17, 1 << 20, 1 << 24):
         case = weighbridge.models.saliency.Case.of(image_network, IMAGES, TARGETS, None, (), 0.0, memory)
         run = case.runs(weighbridge.models.saliency._on_line, weighbridge.models.saliency.gradients, "example", 512)
-        assert saliency_batches._needed(run._job, run._arrays, run._slots) <= memory
+        assert saliency_batches._needed(run._network, run._job, run._arrays, run._slots) <= memory
         sizes.append(run._job.size)
     assert 1 <= sizes[0] < sizes[1] < sizes[2]
 
@@ -372,6 +373,27 @@ def test_a_layer_in_a_loop_or_of_several_activations_is_refused():
 
     with pytest.raises(BadArgument, match="'a' has 2 activations in one call"):
         weighbridge.saliency(twice, IMAGES, method="grad_cam", layer="a")
+
+
+def test_a_function_that_closes_over_what_changes_is_read_anew():
+    held = {"scale": 2.0}
+
+    def scaled(x):
+        return held["scale"] * x.sum(axis=1)
+
+    x = np.ones((2, 3), np.float32)
+    assert (weighbridge.saliency(scaled, x, method="gradient").values == 2).all()
+    held["scale"] = 5.0
+    assert (weighbridge.saliency(scaled, x, method="gradient").values == 5).all()
+
+
+def test_a_network_keeps_what_it_compiled():
+    found = network(lambda p, x: p * x.sum(axis=1), jnp.float32(2))
+    x = np.ones((2, 3), np.float32)
+    assert (weighbridge.saliency(found, x, method="gradient").values == 2).all()
+    programs = dict(found.compiled)
+    assert (weighbridge.saliency(found, x + 1, method="gradient", params=jnp.float32(3)).values == 3).all()
+    assert found.compiled == programs
 
 
 def test_context_goes_with_its_input():
