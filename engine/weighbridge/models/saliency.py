@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from weighbridge.errors import BadArgument
 from weighbridge.models.saliency_batches import Point, Runs
-from weighbridge.models.saliency_calls import Apply, Network, abstract, network
+from weighbridge.models.saliency_calls import Apply, Network, PairCall, abstract, network
 from weighbridge.models.saliency_taps import tapped, zeros_at
 
 Method = Literal["gradient", "input_x_gradient", "integrated_gradients", "smoothgrad", "grad_cam", "occlusion"]
@@ -30,7 +30,7 @@ IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Saliency:
     """Values of a method for a batch of inputs, as NumPy arrays.
 
@@ -49,12 +49,11 @@ class Saliency:
     completeness_gap: npt.NDArray[np.float64]
     steps: IntArray
     converged: BoolArray
-    channel_axis: int = -1
 
     @property
     def signed(self) -> bool:
-        """Whether values below zero occur."""
-        return bool((self.values < 0).any())
+        """Whether the method tells what speaks for the output from what speaks against: all but positive Grad-CAM."""
+        return self.method != "grad_cam" or bool((self.values < 0).any())
 
 
 def saliency(
@@ -388,7 +387,7 @@ class _Cam:
 
 
 def _grad_cam(case: Case, layer: str | None, keep: str, channel_axis: int) -> Saliency:
-    name = layer or ("features" if type(case.network.apply).__name__ == "_PairCall" else None)
+    name = layer or ("features" if isinstance(case.network.apply, PairCall) else None)
     if name is None:
         raise BadArgument("grad_cam needs layer, the name of an activation with axes of space and channels")
     if keep not in ("positive", "signed"):

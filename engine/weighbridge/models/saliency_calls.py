@@ -55,7 +55,7 @@ def network(function: Any, params: Any = None) -> Network:
     if linen is not None and isinstance(function, linen.Module):
         return _linen(function, params)
     if isinstance(function, tuple) and len(function) == 2 and all(map(callable, function)):
-        pair = _PairCall(*function, params is not None)
+        pair = PairCall(*function, params is not None)
         return Network(pair, pair, params, (), {})
     if not callable(function):
         raise BadArgument(f"function is a {type(function).__name__}; expected a flax module or a function of inputs")
@@ -90,7 +90,7 @@ class _PlainCall:
 
 
 @dataclass(frozen=True, eq=False)
-class _PairCall:
+class PairCall:
     features: Apply
     head: Apply
     with_params: bool
@@ -107,7 +107,8 @@ class _NnxCall:
 
     def __call__(self, params: Any, fixed: Any, inputs: Any, *context: Any) -> Any:
         nnx = sys.modules["flax.nnx"]
-        module = nnx.merge(self.graph, params, fixed)
+        own = jax.tree.map(lambda leaf: leaf, (params, fixed))  # variables of this trace, which nnx.remat may change
+        module = nnx.merge(self.graph, *own)
         if self.layers:
             for path, part in nnx.iter_modules(module):
                 if path and callable(part):

@@ -17,7 +17,7 @@ from weighbridge.models.saliency_taps import first_uses
 Score = Literal["probability", "output"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Randomisation:
     """How maps change as layers become random from the output down: `layers` in that order.
 
@@ -32,7 +32,7 @@ class Randomisation:
     method: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Curves:
     """Scores of the chosen output as entries go, the highest values of a map first, and as they come.
 

@@ -1,8 +1,8 @@
 """Saliency maps over what they are of, and curves of deletion, insertion and randomised parameters.
 
 One scale for a sheet: each method's values are in shares of its limit, the 0.995 quantile of its magnitudes, so that
-the inputs of a row compare, and a colour means the same part of a method's range everywhere. Maps with negative values
-are drawn in the diverging map, others in the sequential one.
+the inputs of a row compare, and a colour means the same part of a method's range everywhere. Methods with signs are
+drawn in the diverging map, others in the sequential one.
 """
 
 import io
@@ -78,11 +78,10 @@ def maps(found: "Saliency", shape: tuple[int, ...], *, channel_axis: int = -1) -
     finite = np.abs(values[np.isfinite(values)])
     limit = float(np.quantile(finite, _QUANTILE)) if finite.size else 0.0
     limit = limit or float(finite.max(initial=0.0)) or 1.0
-    signed = bool((values < 0).any())
     name = _NAMES.get(found.method, found.method)
     warned = ("" if done else "gap beyond 1 %" for done in found.converged)
     return [
-        Map(value / limit, name, limit, signed, float(output), warning)
+        Map(value / limit, name, limit, found.signed, float(output), warning)
         for value, output, warning in zip(values, found.output, warned, strict=True)
     ]
 
@@ -117,7 +116,7 @@ def _dark(paint: Colours) -> bool:
 
 
 def _shades(paint: Colours, signed: bool) -> list[str]:
-    """The colour map of maps with or without negative values; on a dark ground zero is dark in both."""
+    """The colour map of methods with or without signs; on a dark ground zero is dark in both."""
     if signed or not _dark(paint):
         return list(paint.diverging if signed else paint.sequential)
     table = _table(paint.sequential)

@@ -365,7 +365,7 @@ def test_a_layer_in_a_loop_or_of_several_activations_is_refused():
     def looped(x):
         return jax.lax.fori_loop(0, 2, lambda i, x: checkpoint_name(x * 2, "inside"), x).sum(axis=(1, 2, 3))
 
-    with pytest.raises(BadArgument, match="'inside' is inside a loop or a branch"):
+    with pytest.raises(BadArgument, match="'inside' is inside a loop, a branch or a custom gradient"):
         weighbridge.saliency(looped, IMAGES, method="grad_cam", layer="inside")
 
     def twice(x):
