@@ -220,7 +220,11 @@ def _output_shape(found: Network, x: Any, context: tuple[Any, ...]) -> tuple[int
     """Axes of the output for one input."""
     count = max(len(x), 1)
     one = [abstract((count, *array.shape[1:]), array.dtype) for array in (x, *context)]
-    out = jax.eval_shape(found.apply, found.params, found.fixed, *one)
+    try:
+        out = jax.eval_shape(found.apply, found.params, found.fixed, *one)
+    except Exception as error:
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BadArgument(f"function fails on inputs of shape {(count, *x.shape[1:])}: {said}") from error
     shape = getattr(out, "shape", None)
     if shape is None or shape[:1] != (count,):
         got = f"shape {shape}" if shape is not None else f"a {type(out).__name__}"

@@ -361,6 +361,25 @@ def test_flax_modules_are_the_functions_they_compute():
     assert type(mine.blocks[1]) is nnx.Conv
 
 
+def test_recomputed_layers_are_read_like_others():
+    nnx = pytest.importorskip("flax.nnx")
+
+    class Recomputed(nnx.Module):
+        def __init__(self, again):
+            self.conv, self.head = nnx.Conv(3, 6, (3, 3), rngs=nnx.Rngs(0)), nnx.Linear(6, CLASSES, rngs=nnx.Rngs(1))
+            self.again = again
+
+        def __call__(self, x):
+            run = nnx.remat(lambda conv, x: nnx.gelu(conv(x))) if self.again else lambda conv, x: nnx.gelu(conv(x))
+            return self.head(run(self.conv, x).mean(axis=(1, 2)))
+
+    for options in ({"method": "gradient"}, {"method": "grad_cam", "layer": "conv"}):
+        found, expected = (
+            weighbridge.saliency(Recomputed(again), IMAGES, TARGETS, **options) for again in (True, False)
+        )
+        np.testing.assert_allclose(found.values, expected.values, rtol=1e-4, atol=1e-6)
+
+
 def test_a_layer_in_a_loop_or_of_several_activations_is_refused():
     def looped(x):
         return jax.lax.fori_loop(0, 2, lambda i, x: checkpoint_name(x * 2, "inside"), x).sum(axis=(1, 2, 3))
@@ -463,6 +482,7 @@ def test_inputs_without_entries(method):
         ({"method": "occlusion", "window": (2, 2)}, r"window is \(2, 2\); expected a positive int, or 3 of them"),
         ({"steps": (512, 64)}, r"steps is \(512, 64\); expected the fewest and the most"),
         ({"function": lambda x: x.sum()}, r"function gives shape \(\) for 3 inputs; expected one array \(3, ...\)"),
+        ({"inputs": IMAGES[..., :2]}, r"function fails on inputs of shape \(3, 11, 13, 2\): conv_general_dilated"),
         ({"function": 3}, r"function is a int; expected a flax module or a function of inputs"),
     ],
 )
