@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from weighbridge.errors import BadArgument
 from weighbridge.models.saliency_batches import Point, Runs
-from weighbridge.models.saliency_calls import Apply, Network, abstract, network
+from weighbridge.models.saliency_calls import Apply, Network, PairCall, abstract, network
 from weighbridge.models.saliency_taps import tapped, zeros_at
 
 Method = Literal["gradient", "input_x_gradient", "integrated_gradients", "smoothgrad", "grad_cam", "occlusion"]
@@ -30,7 +30,7 @@ IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Saliency:
     """Values of a method for a batch of inputs, as NumPy arrays.
 
@@ -49,12 +49,11 @@ class Saliency:
     completeness_gap: npt.NDArray[np.float64]
     steps: IntArray
     converged: BoolArray
-    channel_axis: int = -1
 
     @property
     def signed(self) -> bool:
-        """Whether values below zero occur."""
-        return bool((self.values < 0).any())
+        """Whether the method tells what speaks for the output from what speaks against: all but positive Grad-CAM."""
+        return self.method != "grad_cam" or bool((self.values < 0).any())
 
 
 def saliency(
@@ -221,7 +220,11 @@ def _output_shape(found: Network, x: Any, context: tuple[Any, ...]) -> tuple[int
     """Axes of the output for one input."""
     count = max(len(x), 1)
     one = [abstract((count, *array.shape[1:]), array.dtype) for array in (x, *context)]
-    out = jax.eval_shape(found.apply, found.params, found.fixed, *one)
+    try:
+        out = jax.eval_shape(found.apply, found.params, found.fixed, *one)
+    except Exception as error:
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BadArgument(f"function fails on inputs of shape {(count, *x.shape[1:])}: {said}") from error
     shape = getattr(out, "shape", None)
     if shape is None or shape[:1] != (count,):
         got = f"shape {shape}" if shape is not None else f"a {type(out).__name__}"
@@ -388,7 +391,7 @@ class _Cam:
 
 
 def _grad_cam(case: Case, layer: str | None, keep: str, channel_axis: int) -> Saliency:
-    name = layer or ("features" if type(case.network.apply).__name__ == "_PairCall" else None)
+    name = layer or ("features" if isinstance(case.network.apply, PairCall) else None)
     if name is None:
         raise BadArgument("grad_cam needs layer, the name of an activation with axes of space and channels")
     if keep not in ("positive", "signed"):

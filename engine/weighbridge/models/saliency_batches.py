@@ -7,7 +7,7 @@ about 20 times slower inside of a compiled loop.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -66,13 +66,14 @@ class Runs:
 
         Raises `BadArgument` where one item exceeds `memory` bytes.
         """
+        self._network = network
         self._arrays = (network.params, network.fixed, data, targets, context)
         self._inputs = len(data["inputs"])
         self._slots = self._inputs if per == "example" else items
         found = _abstract_item(network.apply, point, measure, self._arrays)
         dtype = jnp.promote_types(found.dtype, jnp.float32)
         self._job = Batches(network.apply, point, measure, per, tuple(found.shape[1:]), dtype)
-        self._job = replace(self._job, size=_size(self._job, self._arrays, self._slots, items, memory))
+        self._job = replace(self._job, size=_size(network, self._job, self._arrays, self._slots, items, memory))
 
     def __call__(self, rows: npt.NDArray[np.int64], steps: int) -> npt.NDArray[Any]:
         """For the inputs `rows`: sums over the steps, shape (rows, ...), or every step's result, (rows, steps, ...)."""
@@ -80,7 +81,7 @@ class Runs:
         padded = np.zeros(self._inputs, np.int32)
         padded[: len(rows)] = rows
         out = jnp.zeros((self._slots, *self._job.shape), self._job.dtype)
-        run = _compiled(self._job, _spec((out, *self._arrays)))
+        run = _compiled(self._network, self._job, (out, *self._arrays))
         items = len(rows) * steps
         for first in range(0, items, self._job.size):
             out = run(out, *self._arrays, padded, np.int32(first), np.int32(items), np.int32(steps))
@@ -89,7 +90,7 @@ class Runs:
         return found if self._job.per == "example" else found.reshape(len(rows), steps, *found.shape[1:])
 
 
-def _size(job: Batches, arrays: Any, slots: int, items: int, memory: int | None) -> int:
+def _size(network: Network, job: Batches, arrays: Any, slots: int, items: int, memory: int | None) -> int:
     """Items at a time that stay within the bound: by a rule first, then by what the compiler says it needs."""
     host = jax.default_backend() == "cpu"
     bound = memory if memory is not None else _HOST_BYTES if host else _DEVICE_BYTES
@@ -97,7 +98,7 @@ def _size(job: Batches, arrays: Any, slots: int, items: int, memory: int | None)
     useful = max(_FEW, _CACHED_BYTES // each) if host else items
     size = max(1, min(items, bound // each, useful))
     while True:
-        needed = _needed(replace(job, size=size), arrays, slots)
+        needed = _needed(network, replace(job, size=size), arrays, slots)
         if needed <= bound or (size == 1 and memory is None):
             return size
         if size == 1:
@@ -105,10 +106,10 @@ def _size(job: Batches, arrays: Any, slots: int, items: int, memory: int | None)
         size = max(1, min(size // 2, size * bound // needed))
 
 
-def _needed(job: Batches, arrays: Any, slots: int) -> int:
+def _needed(network: Network, job: Batches, arrays: Any, slots: int) -> int:
     """Bytes of temporaries that the compiler plans for a batch."""
     out = abstract((slots, *job.shape), job.dtype)
-    analysis = _compiled(job, _spec((out, *arrays))).memory_analysis()
+    analysis = _compiled(network, job, (out, *arrays)).memory_analysis()
     return int(analysis.temp_size_in_bytes) if analysis is not None else 0
 
 
@@ -134,9 +135,15 @@ def _batch(apply: Apply, point: Point, measure: Measure, arrays: Any, example: A
     return measure(apply, params, fixed, inputs, targets[example], context)
 
 
-@lru_cache(maxsize=32)
-def _compiled(job: Batches, spec: Any) -> Any:
-    structure, leaves = spec
+def _compiled(network: Network, job: Batches, arrays: Any) -> Any:
+    """The program for a batch, made or found."""
+    spec = _spec(arrays)
+    if (job, spec) not in network.compiled:
+        network.compiled[job, spec] = _compile(job, *spec)
+    return network.compiled[job, spec]
+
+
+def _compile(job: Batches, structure: Any, leaves: Any) -> Any:
     out, *arrays = jax.tree.unflatten(structure, [abstract(*leaf) for leaf in leaves])
     slots = abstract((len(arrays[2]["inputs"]),), np.int32)
     number = abstract((), np.int32)

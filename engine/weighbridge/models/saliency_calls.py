@@ -1,7 +1,8 @@
 """How a network is called: flax nnx modules, flax linen modules and plain functions as one pure function.
 
-Every kind becomes `apply(params, fixed, inputs, *context)`, hashable, so that a compilation serves all calls of the
-same network, also with other parameters. Only `params` are weights; running statistics and random states are `fixed`.
+Every kind becomes `apply(params, fixed, inputs, *context)`. Only `params` are weights; running statistics and random
+states are `fixed`. What was compiled is kept with the network that it is of, since a function may close over what
+changes.
 """
 
 import sys
@@ -19,14 +20,19 @@ Apply = Callable[..., Any]
 
 
 class Network(NamedTuple):
-    """A pure function `apply(params, fixed, inputs, *context)` and its arrays; `traced` also names layers' outputs."""
+    """A pure function `apply(params, fixed, inputs, *context)` and its arrays; `traced` also names layers' outputs.
+
+    Compiled programs are kept in `compiled`, for calls with other inputs or parameters of the same shapes.
+    """
 
     apply: Apply
     traced: Apply
     params: Any
     fixed: Any
+    compiled: dict[Any, Any]
 
     def with_params(self, params: Any) -> "Network":
+        """The same network with other weights; what is compiled serves both."""
         return self._replace(params=params)
 
 
@@ -36,22 +42,25 @@ def network(function: Any, params: Any = None) -> Network:
     - A flax nnx module, called as it is (put it into evaluation mode first); `params`, if given, replace its `Param`s.
     - A bound linen module (`module.bind(variables)`); `params`, if given, replace its collection "params".
     - A pair `(features, head)` of functions: `head(features(x))`, with the layer "features" between them.
+    - A `Network`, for calls that share what they compile; `params`, if given, replace its own.
     - Any function of `inputs`; with `params` a function of `(params, inputs)`, such as linen's `module.apply`.
 
     Raises `BadArgument` for anything else.
     """
+    if isinstance(function, Network):
+        return function if params is None else function.with_params(params)
     nnx, linen = sys.modules.get("flax.nnx"), sys.modules.get("flax.linen")
     if nnx is not None and isinstance(function, nnx.Module):
         return _nnx(nnx, function, params)
     if linen is not None and isinstance(function, linen.Module):
         return _linen(function, params)
     if isinstance(function, tuple) and len(function) == 2 and all(map(callable, function)):
-        pair = _PairCall(_hashable(function[0]), _hashable(function[1]), params is not None)
-        return Network(pair, pair, params, ())
+        pair = PairCall(*function, params is not None)
+        return Network(pair, pair, params, (), {})
     if not callable(function):
         raise BadArgument(f"function is a {type(function).__name__}; expected a flax module or a function of inputs")
-    call = _PlainCall(_hashable(function), params is not None)
-    return Network(call, call, params, ())
+    call = _PlainCall(function, params is not None)
+    return Network(call, call, params, (), {})
 
 
 def names(params: Any) -> list[str]:
@@ -71,25 +80,7 @@ def _name(path: tuple[Any, ...]) -> str:
     return ".".join(keys[:-1] if wrapped else keys)  # an nnx variable holds its array in an attribute
 
 
-class _Identity:
-    """A function that is no dictionary key, as one that is: equal to itself alone."""
-
-    def __init__(self, function: Apply) -> None:
-        self.function = function
-
-    def __call__(self, *arguments: Any) -> Any:
-        return self.function(*arguments)
-
-
-def _hashable(function: Apply) -> Apply:
-    try:
-        hash(function)
-    except TypeError:
-        return _Identity(function)
-    return function
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _PlainCall:
     function: Apply
     with_params: bool
@@ -98,8 +89,8 @@ class _PlainCall:
         return self.function(*((params,) if self.with_params else ()), inputs, *context)
 
 
-@dataclass(frozen=True)
-class _PairCall:
+@dataclass(frozen=True, eq=False)
+class PairCall:
     features: Apply
     head: Apply
     with_params: bool
@@ -109,14 +100,15 @@ class _PairCall:
         return self.head(*first, _mark(self.features(*first, inputs, *context), "features"))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _NnxCall:
     graph: Hashable
     layers: bool = False
 
     def __call__(self, params: Any, fixed: Any, inputs: Any, *context: Any) -> Any:
         nnx = sys.modules["flax.nnx"]
-        module = nnx.merge(self.graph, params, fixed)
+        own = jax.tree.map(lambda leaf: leaf, (params, fixed))  # variables of this trace, which nnx.remat may change
+        module = nnx.merge(self.graph, *own)
         if self.layers:
             for path, part in nnx.iter_modules(module):
                 if path and callable(part):
@@ -128,7 +120,7 @@ class _NnxCall:
 def _nnx(nnx: Any, module: Any, params: Any) -> Network:
     graph, own, fixed = nnx.split(module, nnx.Param, ...)
     call = _NnxCall(graph)
-    return Network(call, replace(call, layers=True), own if params is None else params, fixed)
+    return Network(call, replace(call, layers=True), own if params is None else params, fixed, {})
 
 
 @cache
@@ -141,7 +133,7 @@ def _named(kind: Any, name: str) -> Any:
     return type(kind)(kind.__name__, (kind,), {"__call__": call, "__module__": kind.__module__})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _LinenCall:
     module: Any
     layers: bool = False
@@ -159,15 +151,9 @@ def _linen(module: Any, params: Any) -> Network:
         raise BadArgument(f"{type(module).__name__} has no variables; give module.bind(variables)")
     unbound, variables = module.unbind()
     fixed = {name: values for name, values in variables.items() if name != "params"}
-    call = _LinenCall(unbound if _hashable(unbound) is unbound else _Unhashable(unbound))
-    return Network(call, replace(call, layers=True), variables.get("params", {}) if params is None else params, fixed)
-
-
-class _Unhashable:
-    """A linen module with a field that is no dictionary key."""
-
-    def __init__(self, module: Any) -> None:
-        self.apply = module.apply
+    weights = variables.get("params", {}) if params is None else params
+    call = _LinenCall(unbound)
+    return Network(call, replace(call, layers=True), weights, fixed, {})
 
 
 def _name_outputs(following: Apply, args: Any, kwargs: Any, context: Any) -> Any:

@@ -17,7 +17,7 @@ from weighbridge.models.saliency_taps import first_uses
 Score = Literal["probability", "output"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Randomisation:
     """How maps change as layers become random from the output down: `layers` in that order.
 
@@ -32,7 +32,7 @@ class Randomisation:
     method: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Curves:
     """Scores of the chosen output as entries go, the highest values of a map first, and as they come.
 
@@ -80,11 +80,11 @@ def parameter_randomisation(
         if layer not in known:
             raise BadArgument(f"layer {layer!r} is not in the network; its layers are {', '.join(known)}")
     changed = found.params
-    maps = [saliency(function, inputs, targets, params=params, **options)]
+    maps = [saliency(found, inputs, targets, **options)]
     for i, layer in enumerate(order):
         changed = _randomised(changed, layer, jax.random.fold_in(key, i))
-        maps.append(saliency(function, inputs, targets, params=changed, **options))
-    flat = [found.values.reshape(len(found.values), -1).astype(np.float64) for found in maps]
+        maps.append(saliency(found.with_params(changed), inputs, targets, **options))
+    flat = [one.values.reshape(len(one.values), math.prod(one.values.shape[1:])).astype(np.float64) for one in maps]
     signed = np.array([_spearman(flat[0], other) for other in flat])
     absolute = np.array([_spearman(np.abs(flat[0]), np.abs(other)) for other in flat])
     return Randomisation(order, signed, absolute, maps[0].method)

@@ -13,8 +13,8 @@ from jax.extend import core
 
 from weighbridge.errors import BadArgument
 
-_INLINED = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "custom_jvp_call", "custom_vjp_call")
-"""Calls whose bodies are read as if they stood in the caller."""
+_INLINED = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "remat2")
+"""Calls whose bodies are read as if they stood in the caller; those with a gradient of their own are not."""
 _RESHAPING = ("convert_element_type", "reshape", "transpose", "broadcast_in_dim", "squeeze", "copy", "copy_p")
 
 
@@ -22,7 +22,8 @@ def tapped(function: Callable[..., Any], layer: str) -> Callable[..., Any]:
     """`function` with an opening at a layer: `f(delta, *arguments) -> (outputs, activation + delta)`.
 
     The gradient in `delta` at zero is that in the activation; `delta=None` leaves it as it is. Raises `BadArgument`
-    when it is traced, where no activation has the name, where several have it, or one inside a loop or a branch.
+    when it is traced, where no activation has the name, where several have it, or one inside a loop, a branch or a
+    custom gradient.
     """
 
     def opened(delta: Any, *arguments: Any) -> Any:
@@ -78,7 +79,7 @@ def _call(eqn: Any) -> tuple[Any, list[Any]] | None:
 
 
 def _layers(jaxpr: Any, reachable: bool = True) -> Iterator[tuple[str, bool]]:
-    """The names in a jaxpr, and whether they stand outside of loops and branches."""
+    """The names in a jaxpr, and whether they stand outside of loops, branches and custom gradients."""
     for eqn in jaxpr.eqns:
         if eqn.primitive.name == "name":
             yield eqn.params["name"], reachable
@@ -95,7 +96,9 @@ def _check(jaxpr: Any, layer: str) -> None:
     if times > 1:
         raise BadArgument(f"layer {layer!r} has {times} activations in one call; give each a name with checkpoint_name")
     if (layer, True) not in known:
-        raise BadArgument(f"layer {layer!r} is inside a loop or a branch; name an activation outside of it")
+        raise BadArgument(
+            f"layer {layer!r} is inside a loop, a branch or a custom gradient; name an activation outside of it"
+        )
 
 
 def _evaluate(jaxpr: Any, consts: Any, inputs: Any, layer: str, delta: Any, found: list[Any]) -> list[Any]:

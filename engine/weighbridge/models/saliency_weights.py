@@ -14,7 +14,7 @@ from weighbridge.models.saliency import Case, FloatArray, IntArray, scores
 from weighbridge.models.saliency_calls import Apply, layer_of, names
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class WeightAttribution:
     """Weight times gradient of the chosen output, by tensor name, in the order in which the pytree has them.
 
@@ -119,9 +119,13 @@ def _gathered(case: Case, known: list[str], total: list[Any], rows: list[tuple[l
         name: np.stack([sums[i] for sums, _ in rows]) if rows else np.zeros((0, 1), np.float32)
         for i, name in enumerate(known)
     }
+    output = np.array([score for _, score in rows], np.float32)
+    for sums in (output, *channels.values()):
+        sums[case.broken] = np.nan
+    if case.broken.any():
+        weights = {name: np.full_like(values, np.nan) for name, values in weights.items()}
     tensors: dict[str, FloatArray] = {name: np.asarray(values.sum(axis=1)) for name, values in channels.items()}
     layers: dict[str, FloatArray] = {}
     for name, values in tensors.items():
         layers[layer_of(name)] = layers.get(layer_of(name), 0) + values
-    output = np.array([score for _, score in rows], np.float32)
     return WeightAttribution(weights, channels, tensors, layers, output, case.targets)

@@ -1,8 +1,8 @@
 """Saliency maps over what they are of, and curves of deletion, insertion and randomised parameters.
 
 One scale for a sheet: each method's values are in shares of its limit, the 0.995 quantile of its magnitudes, so that
-the inputs of a row compare, and a colour means the same part of a method's range everywhere. Maps with negative values
-are drawn in the diverging map, others in the sequential one.
+the inputs of a row compare, and a colour means the same part of a method's range everywhere. Methods with signs are
+drawn in the diverging map, others in the sequential one.
 """
 
 import io
@@ -31,7 +31,7 @@ FORMATS = (".png", ".svg", ".pdf")
 _QUANTILE = 0.995
 _SIDE = 190
 """Pixels of a picture in a sheet."""
-_FAINT = 0.3
+_FAINT = 0.25
 """How much of the picture's range is seen below a map."""
 _MOST = 8
 """Inputs in a sheet."""
@@ -78,11 +78,10 @@ def maps(found: "Saliency", shape: tuple[int, ...], *, channel_axis: int = -1) -
     finite = np.abs(values[np.isfinite(values)])
     limit = float(np.quantile(finite, _QUANTILE)) if finite.size else 0.0
     limit = limit or float(finite.max(initial=0.0)) or 1.0
-    signed = bool((values < 0).any())
     name = _NAMES.get(found.method, found.method)
     warned = ("" if done else "gap beyond 1 %" for done in found.converged)
     return [
-        Map(value / limit, name, limit, signed, float(output), warning)
+        Map(value / limit, name, limit, found.signed, float(output), warning)
         for value, output, warning in zip(values, found.output, warned, strict=True)
     ]
 
@@ -95,10 +94,10 @@ def blended(shares: FloatArray, under: FloatArray, paint: Colours, *, signed: bo
     """
     spread = _nearest(shares, under.shape)
     known = np.nan_to_num(spread, nan=0.0, posinf=1.0, neginf=-1.0).clip(-1 if signed else 0, 1)
-    table = _table(paint.diverging if signed else paint.sequential)
+    table = _table(_shades(paint, signed))
     at = (known + 1) / 2 if signed else known
     over = table[np.rint(at * (len(table) - 1)).astype(int)]
-    dark = paint.background < "#808080"
+    dark = _dark(paint)
     faint = _FAINT * (under if dark else 1 - under)[..., None]
     mixed = 1 - (1 - over) * (1 - faint) if dark else over * (1 - faint)
     mixed[np.isnan(spread)] = _table((paint.nan,))[0]
@@ -110,6 +109,19 @@ def _nearest(values: FloatArray, shape: tuple[int, ...]) -> FloatArray:
         extent = values.shape[axis]
         values = np.take(values, (2 * np.arange(size) + 1) * extent // (2 * size), axis=axis)
     return values
+
+
+def _dark(paint: Colours) -> bool:
+    return paint.background < "#808080"
+
+
+def _shades(paint: Colours, signed: bool) -> list[str]:
+    """The colour map of methods with or without signs; on a dark ground zero is dark in both."""
+    if signed or not _dark(paint):
+        return list(paint.diverging if signed else paint.sequential)
+    table = _table(paint.sequential)
+    table *= np.minimum(np.linspace(0, 4, len(table)), 1)[:, None]
+    return ["#" + "".join(f"{round(255 * part):02x}" for part in shade) for shade in table]
 
 
 def _table(shades: Sequence[str]) -> FloatArray:
@@ -164,7 +176,7 @@ def _picture(shown: Map, under: FloatArray, title: str, theme: Theme, width: int
     mixed = hv.RGB(blended(shown.shares, under, paint, signed=shown.signed), **box)
     value = hv.Dimension("value", range=(-shown.limit if shown.signed else 0, shown.limit))
     scale = hv.Image(_nearest(shown.shares, under.shape) * shown.limit, ["column", "row"], value, **box).opts(
-        cmap=list(paint.diverging if shown.signed else paint.sequential),
+        cmap=_shades(paint, shown.signed),
         alpha=0,  # only its colour bar and hover are seen
         colorbar=True,
         clabel="",
@@ -220,7 +232,7 @@ def _curve(found: "Curves", which: str) -> tuple[str, FloatArray, FloatArray]:
 def saliency_randomisation(
     found: "Sequence[Randomisation] | Randomisation", *, theme: Theme = "light", width: int = WIDTH
 ) -> Any:
-    """Mean rank correlation of the maps' magnitudes with the trained network's as layers become random, last first.
+    """Mean rank correlation of maps' magnitudes with the trained network's, as layers become random from the output.
 
     Inputs whose correlation is NaN are left out of the mean.
     """
@@ -264,7 +276,7 @@ def saliency_sheet(
     channel_axis: int = -1,
     theme: Theme = "light",
 ) -> Any:
-    """A row for each of the first 8 inputs, a column for each method, all on one scale of shares: an `hv.Layout`.
+    """A row for each of the first 8 inputs, a column for each method, on one scale of shares: an `hv.Layout`.
 
     Raises `BadArgument` for inputs that are no images.
     """
@@ -360,9 +372,9 @@ def _kinds(rows: list[_Row]) -> list[bool]:
 
 def _key(hv: Any, paint: Colours, signed: bool, theme: Theme) -> Any:
     """The scale of a colour map as a strip with an axis."""
-    low, shades = (-1.0, paint.diverging) if signed else (0.0, paint.sequential)
+    low, shades = -1.0 if signed else 0.0, _shades(paint, signed)
     strip = hv.Image(np.linspace(low, 1, 128)[None], bounds=(low, 0, 1, 1), vdims=hv.Dimension("share", range=(low, 1)))
-    strip = strip.opts(cmap=list(shades), backend="bokeh")
+    strip = strip.opts(cmap=shades, backend="bokeh")
     look = {"yaxis": None, "toolbar": None, "xlabel": "share of the method's limit"}
     return framed(strip, "with signs" if signed else "without signs", theme=theme, width=_SIDE, height=90, **look)
 
@@ -399,7 +411,7 @@ def _scales(figure: "Figure", rows: list[_Row], paint: Colours, width: float) ->
 
     kinds = _kinds(rows)
     for i, signed in enumerate(kinds):
-        table = ListedColormap(list(paint.diverging if signed else paint.sequential))
+        table = ListedColormap(_shades(paint, signed))
         height = 0.8 / len(kinds)
         axes = figure.add_axes((1 - 0.62 / width, 0.9 - (i + 1) * height, 0.1 / width, 0.85 * height))
         bar = figure.colorbar(ScalarMappable(Normalize(-1 if signed else 0, 1), table), cax=axes)

@@ -17,6 +17,7 @@ import weighbridge
 from weighbridge.errors import BadArgument
 from weighbridge.models import saliency_batches
 from weighbridge.models.saliency import METHODS, window_starts
+from weighbridge.models.saliency_calls import network
 
 SHARED_DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 RNG = np.random.default_rng(7)
@@ -274,7 +275,7 @@ def test_a_smaller_bound_gives_smaller_batches():
     for memory in (1 << 17, 1 << 20, 1 << 24):
         case = weighbridge.models.saliency.Case.of(image_network, IMAGES, TARGETS, None, (), 0.0, memory)
         run = case.runs(weighbridge.models.saliency._on_line, weighbridge.models.saliency.gradients, "example", 512)
-        assert saliency_batches._needed(run._job, run._arrays, run._slots) <= memory
+        assert saliency_batches._needed(run._network, run._job, run._arrays, run._slots) <= memory
         sizes.append(run._job.size)
     assert 1 <= sizes[0] < sizes[1] < sizes[2]
 
@@ -360,11 +361,30 @@ def test_flax_modules_are_the_functions_they_compute():
     assert type(mine.blocks[1]) is nnx.Conv
 
 
+def test_recomputed_layers_are_read_like_others():
+    nnx = pytest.importorskip("flax.nnx")
+
+    class Recomputed(nnx.Module):
+        def __init__(self, again):
+            self.conv, self.head = nnx.Conv(3, 6, (3, 3), rngs=nnx.Rngs(0)), nnx.Linear(6, CLASSES, rngs=nnx.Rngs(1))
+            self.again = again
+
+        def __call__(self, x):
+            run = nnx.remat(lambda conv, x: nnx.gelu(conv(x))) if self.again else lambda conv, x: nnx.gelu(conv(x))
+            return self.head(run(self.conv, x).mean(axis=(1, 2)))
+
+    for options in ({"method": "gradient"}, {"method": "grad_cam", "layer": "conv"}):
+        found, expected = (
+            weighbridge.saliency(Recomputed(again), IMAGES, TARGETS, **options) for again in (True, False)
+        )
+        np.testing.assert_allclose(found.values, expected.values, rtol=1e-4, atol=1e-6)
+
+
 def test_a_layer_in_a_loop_or_of_several_activations_is_refused():
     def looped(x):
         return jax.lax.fori_loop(0, 2, lambda i, x: checkpoint_name(x * 2, "inside"), x).sum(axis=(1, 2, 3))
 
-    with pytest.raises(BadArgument, match="'inside' is inside a loop or a branch"):
+    with pytest.raises(BadArgument, match="'inside' is inside a loop, a branch or a custom gradient"):
         weighbridge.saliency(looped, IMAGES, method="grad_cam", layer="inside")
 
     def twice(x):
@@ -372,6 +392,27 @@ def test_a_layer_in_a_loop_or_of_several_activations_is_refused():
 
     with pytest.raises(BadArgument, match="'a' has 2 activations in one call"):
         weighbridge.saliency(twice, IMAGES, method="grad_cam", layer="a")
+
+
+def test_a_function_that_closes_over_what_changes_is_read_anew():
+    held = {"scale": 2.0}
+
+    def scaled(x):
+        return held["scale"] * x.sum(axis=1)
+
+    x = np.ones((2, 3), np.float32)
+    assert (weighbridge.saliency(scaled, x, method="gradient").values == 2).all()
+    held["scale"] = 5.0
+    assert (weighbridge.saliency(scaled, x, method="gradient").values == 5).all()
+
+
+def test_a_network_keeps_what_it_compiled():
+    found = network(lambda p, x: p * x.sum(axis=1), jnp.float32(2))
+    x = np.ones((2, 3), np.float32)
+    assert (weighbridge.saliency(found, x, method="gradient").values == 2).all()
+    programs = dict(found.compiled)
+    assert (weighbridge.saliency(found, x + 1, method="gradient", params=jnp.float32(3)).values == 3).all()
+    assert found.compiled == programs
 
 
 def test_context_goes_with_its_input():
@@ -441,6 +482,7 @@ def test_inputs_without_entries(method):
         ({"method": "occlusion", "window": (2, 2)}, r"window is \(2, 2\); expected a positive int, or 3 of them"),
         ({"steps": (512, 64)}, r"steps is \(512, 64\); expected the fewest and the most"),
         ({"function": lambda x: x.sum()}, r"function gives shape \(\) for 3 inputs; expected one array \(3, ...\)"),
+        ({"inputs": IMAGES[..., :2]}, r"function fails on inputs of shape \(3, 11, 13, 2\): conv_general_dilated"),
         ({"function": 3}, r"function is a int; expected a flax module or a function of inputs"),
     ],
 )

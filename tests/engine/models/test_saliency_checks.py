@@ -96,6 +96,15 @@ def test_no_parameters_and_no_inputs():
     assert found.output.shape == found.layers["layer0"].shape == (0,)
 
 
+def test_nan_in_an_input_is_in_its_own_sums():
+    rows = ROWS.copy()
+    rows[1, 0] = np.nan
+    found = weighbridge.attribution_to_weights(perceptron, PARAMS, rows, TARGETS)
+    assert np.isnan(found.output).tolist() == [False, True, False]
+    assert np.isnan(found.layers["layer1"]).tolist() == [False, True, False]
+    assert np.isnan(found.weights["layer1.kernel"]).all()
+
+
 # Randomised parameters.
 
 
