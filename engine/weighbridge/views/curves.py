@@ -1,5 +1,6 @@
 """A figure of tensors over steps, a line each; what the pictures of training and of checkpoints share."""
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 _HEIGHT = 380
 LEGEND = 14
 """Lines that a legend names; of more, hovering tells."""
+_DASHES = ("solid", "dashed", "dotted", "dotdash")
+"""Of lines of one colour, in turn."""
 
 
 def curves(rows: "pd.DataFrame", column: str, source: str, *, by: str, theme: Theme) -> Any:
@@ -28,16 +31,18 @@ def curves(rows: "pd.DataFrame", column: str, source: str, *, by: str, theme: Th
     groups = held.groupby("role" if by == "role" else "name", sort=False)
     roles = list(dict.fromkeys(held["role"]))
     series = paint.series
-    layers = []
+    layers, drawn = [], Counter[str]()
     for i, (name, group) in enumerate(groups):
         line = _line(group, column)
         several = by == "tensor" and len(groups) > len(series) and len(roles) > 1
         colour = series[(roles.index(group["role"].iloc[0]) if several else i) % len(series)]
+        dash = _DASHES[drawn[colour] % len(_DASHES)]
+        drawn[colour] += 1
         label = str(name) if len(groups) <= LEGEND else ""
         told = np.full(len(line), str(name), object)
         steps, values = line.index.to_numpy(float), line["value"].to_numpy(float)
         curve = hv.Curve((steps, values, told), "step", [column, "name"], label=label)
-        layers.append(curve.opts(color=colour, line_width=1.5, tools=["hover"], backend="bokeh"))
+        layers.append(curve.opts(color=colour, line_dash=dash, line_width=1.5, tools=["hover"], backend="bokeh"))
         broken = line["broken"].to_numpy(bool)
         if broken.any():
             marks = hv.Scatter((steps[broken], values[broken]), "step", column)

@@ -16,10 +16,9 @@ from weighbridge.views.placeholder import placeholder
 
 By = Literal["tensor", "role"]
 COLUMNS = tuple(c.name for c in TRAINING if c.type in ("int64", "float64") and c.name not in ("step", "order"))
-_COUNTED = ("gradient", "update", "weight")
 _HEIGHT = 340
-_EXPONENTS = np.arange(256) - 127
 _NOT_FINITE = 255
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -53,7 +52,7 @@ def gradient_histogram(report: Report, name: str, *, theme: Theme = "light") -> 
 
     Colour is the share of the entries with each exponent, both signs together; above the exponents in use stands a
     line of NaN and infinities where there are any, and the least row is that of zeros and subnormals. Steps are equally
-    wide. A tensor without records gives a text.
+    wide, and colours saturate where zeros are more than any exponent. A tensor without records gives a text.
     """
     rows = [row for row in report.matrices(name, "training") if row["status"] == "done"]
     if not rows:
@@ -71,7 +70,7 @@ def gradient_histogram(report: Report, name: str, *, theme: Theme = "light") -> 
     picture = hv.Image((places, exponents, shown), ["record", "exponent"], "share")
     every = max(len(rows) // 8, 1)
     labels = {low - 127: "zero", high - 127: "NaN, Inf"}
-    middle = [(int(e), f"2^{e}") for e in exponents[1:-1] if e % 4 == 0]
+    middle = [(int(e), "2" + str(e).translate(_RAISED)) for e in exponents[1:-1] if e % 4 == 0]
     return framed(
         picture,
         f"{name}: exponents of its gradient",
@@ -79,7 +78,7 @@ def gradient_histogram(report: Report, name: str, *, theme: Theme = "light") -> 
         height=_HEIGHT,
         cmap=list(paint.sequential),
         colorbar=True,
-        clim=(0.0, float(image.max())),
+        clim=(0.0, float(image[1:-1].max(initial=0)) or 1.0),
         clipping_colors={"NaN": paint.background},
         tools=["hover"],
         xticks=[(int(i), f"{rows[i]['step']:,}") for i in places[::every]],

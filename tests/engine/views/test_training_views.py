@@ -1,0 +1,85 @@
+"""Pictures of training: what is drawn is the table's, marks where NaN is, and a text where there is nothing."""
+
+import holoviews as hv
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import weighbridge
+from weighbridge.errors import BadArgument
+from weighbridge.views import gradient_histogram, training, trajectory, trajectory_curves
+
+NAMES = ["h.0.mlp.weight", "h.1.mlp.weight", "bias"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    rng = np.random.default_rng(0)
+    recorder = weighbridge.recorder.record(optax.sgd(0.1), every=1, report=folder, buffer=2)
+    params = {name: jnp.ones((4, 5)) for name in NAMES} | {"count": jnp.ones(2, jnp.int32)}
+    state = recorder.init(params)
+    for step in range(6):
+        gradients = {name: jnp.asarray(rng.standard_normal((4, 5)) * 10.0**-step, jnp.float32) for name in NAMES}
+        if step == 3:
+            gradients["bias"] = gradients["bias"].at[0, :2].set(jnp.array([jnp.nan, 0]))
+        _, state = recorder.update(gradients | {"count": params["count"]}, state, params)
+    recorder.close(state)
+    return weighbridge.Report.open(folder)
+
+
+def drawn(picture, kind):
+    hv.renderer("bokeh").get_plot(picture)
+    return picture.traverse(lambda x: x, [kind])
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("by", ["tensor", "role"])
+def test_lines_are_the_table(run, by, theme):
+    lines = drawn(training(run, by=by, theme=theme), hv.Curve)
+    rows = run.table("training")
+    rows = rows[rows["status"] == "done"]
+    assert len(lines) == rows["role" if by == "role" else "name"].nunique()
+    expected = rows.groupby(["role" if by == "role" else "name", "step"])["gradient_norm"].median()
+    for line in lines:
+        name = line.dimension_values("name")[0]
+        np.testing.assert_allclose(line.dimension_values("gradient_norm"), expected[name].to_numpy())
+
+
+def test_records_with_nan_are_marked(run):
+    (marks,) = drawn(training(run, names=["bias"]), hv.Scatter)
+    assert list(marks.dimension_values("step")) == [3]
+
+
+def test_the_image_is_the_histogram(run):
+    (image,) = drawn(gradient_histogram(run, "bias"), hv.Image)
+    shares = image.dimension_values("share", flat=False)
+    np.testing.assert_allclose(np.nansum(shares, axis=0), 1)
+    assert shares[-1, 3] == shares[0, 3] == pytest.approx(1 / 20)
+
+
+def test_what_is_not_there_is_a_text_or_an_error(run):
+    assert drawn(training(run, names=["none"]), hv.Text)
+    assert drawn(gradient_histogram(run, "count"), hv.Text)
+    with pytest.raises(BadArgument, match="expected one of weight_norm"):
+        training(run, "reason")
+    with pytest.raises(BadArgument, match="tensor, role"):
+        training(run, by="layer")
+
+
+def test_the_path_and_its_curves(tmp_path):
+    rng = np.random.default_rng(1)
+    steps = [{name: rng.standard_normal((4, 5)) for name in NAMES} for _ in range(4)]
+    report = weighbridge.trajectory(steps, report=tmp_path / "r", device="cpu")
+    picture = trajectory(report)
+    (points,) = drawn(picture, hv.Points)
+    scores = np.stack(report.table("trajectory_path", lists=True)["scores"])
+    np.testing.assert_allclose(points.array(["x", "y"]).astype(float), scores[:, :2])
+    (labels,) = picture.traverse(lambda x: x, [hv.Labels])
+    assert list(labels.dimension_values("text")) == ["0", "1", "2", "3"]
+    assert len(drawn(trajectory_curves(report, "turn"), hv.Curve)) == 3
+    with pytest.raises(BadArgument, match="components"):
+        trajectory(report, (0, 9))
+    other = weighbridge.trajectory([{"a": np.ones(2)}, {"b": np.ones(2)}], report=tmp_path / "s", device="cpu")
+    assert drawn(trajectory(other), hv.Text)
