@@ -38,7 +38,8 @@ Work = Callable[[], Any]
 _ALONE = """
 import sys, weighbridge
 weighbridge.spectra(sys.argv[1], report=sys.argv[2], device=sys.argv[3])
-print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+from weighbridge_benchmarks.spectra import peak_resident
+print(peak_resident())
 """
 
 
@@ -100,7 +101,16 @@ def vocabulary(shape: tuple[int, int], folder: Path, device: variants.Device) ->
     began = time.perf_counter()
     arguments = [str(file), str(folder / "vocabulary"), device]
     run = subprocess.run([sys.executable, "-c", _ALONE, *arguments], check=True, capture_output=True, text=True)
-    return {"seconds": time.perf_counter() - began, "peak_bytes": int(run.stdout) << 10}
+    return {"seconds": time.perf_counter() - began, "peak_bytes": int(run.stdout)}
+
+
+def peak_resident() -> int:
+    """Most memory that this process has had resident, in bytes; 0 where the system does not say."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM")), 0)
 
 
 def _spectra(source: Any, folder: Path, **options: Any) -> None:

@@ -11,6 +11,7 @@ from weighbridge.views.frame import framed, load
 from weighbridge.views.placeholder import placeholder
 
 Quantity = Literal["cka", "excess"]
+_LABELS: dict[Quantity, str] = {"cka": "debiased CKA", "excess": "standard deviations from random"}
 _SIDE = 640
 _TICKS = 60
 _FAR = 20.0
@@ -44,7 +45,7 @@ def relations(report: Report, quantity: Quantity = "cka", *, theme: Theme = "lig
     grid = hv.Rectangles(
         (left, top, left + 1, top + 1, shown, values[0], values[1], deviations, name, other),
         ["left", "top", "right", "bottom"],
-        [quantity if quantity == "excess" else "value", "cka", "random", "deviations", "name", "other"],
+        [hv.Dimension("shown", label=_LABELS[quantity]), "cka", "random", "deviations", "name", "other"],
     )
     limit = 1.0 if quantity == "cka" else _FAR
     every = -(-len(names) // _TICKS)
@@ -55,7 +56,7 @@ def relations(report: Report, quantity: Quantity = "cka", *, theme: Theme = "lig
         theme=theme,
         width=_SIDE + 140,
         height=_SIDE,
-        color=grid.vdims[0].name,
+        color="shown",
         cmap=list(paint.diverging),
         clim=(-limit, limit),
         line_color=None,
