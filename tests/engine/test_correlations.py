@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 import weighbridge
-from weighbridge.analyses import matrices
+from weighbridge.analyses import matrices, relations
 from weighbridge.analyses.relations import residual_axis
 from weighbridge.cli import app
 from weighbridge.errors import BadArgument, ReportError
@@ -225,6 +225,15 @@ def plain_cka(x, y):
 
     k, m = x @ x.T, y @ y.T
     return hsic(k, m) / np.sqrt(hsic(k, k) * hsic(m, m))
+
+
+def test_peers_beyond_a_bound_say_so(correlated, transformer, monkeypatch):
+    monkeypatch.setattr(relations, "_PEERS", 3)
+    report = correlated(transformer)
+    for layer in range(4):
+        row = row_of(report, f"model.layers.{layer}.mlp.up_proj.weight", table="relations")
+        assert (row["peers"] is None) == (layer == 3)
+        assert (row["reason"] is not None) == (layer == 3)
 
 
 @pytest.mark.parametrize(

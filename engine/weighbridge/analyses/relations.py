@@ -176,9 +176,12 @@ def _across(rows: Mapping[str, Row], members: list[Member], matrices: list[Array
 def _among_peers(rows: Mapping[str, Row], members: list[Member], matrices: list[Array]) -> None:
     """Principal angles between the leading subspaces of the matrices of one role, of up to 256 of them."""
     for role in dict.fromkeys(member.role for member in members):
-        peers = [(m.tensor.name, x) for m, x in zip(members, matrices, strict=True) if m.role == role][:_PEERS]
+        of_role = [(m.tensor.name, x) for m, x in zip(members, matrices, strict=True) if m.role == role]
+        peers = of_role[:_PEERS]
         if len(peers) < 2:
             continue
+        for name, _ in of_role[_PEERS:]:
+            rows[name]["reason"] = f"no angles with its peers: they are of the first {_PEERS} of {len(of_role)} alone"
         names = [name for name, _ in peers]
         found = subspace_overlaps(_leading([x for _, x in peers]))
         for i, name in enumerate(names):
