@@ -1,5 +1,7 @@
 """What holds for every test."""
 
+import signal
+
 import pytest
 
 
@@ -9,3 +11,6 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.pluginmanager.hasplugin("benchmark"):
         option = config.option
         option.benchmark_disable = not (option.benchmark_enable or option.benchmark_only)
+    # A shell without job control starts what runs in the background deaf to Ctrl-C, and its children with it.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

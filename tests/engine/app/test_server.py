@@ -163,7 +163,10 @@ def test_an_interrupt_ends_the_command(digits, tmp_path):
         process.stdout.readline()
         time.sleep(2)
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        try:
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
         assert "Traceback" not in process.stderr.read()
 
 
