@@ -1,5 +1,6 @@
 """One session of the page: the tensors on the left, what is looked at on the right, all of it in the address."""
 
+import logging
 from dataclasses import replace
 from html import escape
 from typing import Any
@@ -34,6 +35,7 @@ MAP_COLUMNS = (
 )
 DEPTH_COLUMNS = ("alpha", "stable_rank")
 _FOLLOW_MS = 2000
+_LOG = logging.getLogger("weighbridge")
 
 
 def page(model: Model) -> Any:
@@ -52,6 +54,7 @@ class Page:
         theme = self._state.theme
         panel.extension("tabulator", notifications=False, theme="dark" if theme == "dark" else "default")
         panel.config.raw_css = [sheet(theme)]
+        panel.config.exception_handler = self._own_bug
         self._stamp = model.stamp()
         self._open: TensorPage | None = None
         self._alert = html("", theme, visible=False)
@@ -177,6 +180,11 @@ class Page:
     def _say(self, text: str) -> None:
         self._alert.object = f"<p class='alert' role='alert'>{escape(' '.join(text.split()))}</p>"
         self._alert.visible = True
+
+    def _own_bug(self, error: Exception) -> None:
+        """What no part of the page expects is said and logged, and costs nothing but the event that it came from."""
+        _LOG.error("the page failed", exc_info=error)
+        self._say(f"this is a bug of Weighbridge, and its log has more: {type(error).__name__}: {error}")
 
     def _hush(self) -> None:
         self._alert.visible = False

@@ -1,11 +1,12 @@
 """The part of the page on one tensor: its heatmap, distribution, channels and figures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from html import escape
 from typing import Any
 
+import numpy as np
 import panel
 
 from weighbridge.app.model import Model
@@ -314,13 +315,19 @@ def _nearest(widen: float) -> float:
 
 
 def _headline(entry: Entry, theme: Theme) -> Any:
-    shape = " × ".join(f"{int(side):,}" for side in entry["shape"]) or "scalar"
+    shape = _sides(entry["shape"])
     status = "" if entry["status"] == "done" else f" · {entry['status']}: {entry['reason']}"
     facts = f"{shape} · {entry['dtype']} · {entry['role']}{status}"
     return html(f"<h2>{escape(entry.name)} <small>{escape(facts)}</small></h2>", theme)
 
 
+def _sides(shape: Iterable[int]) -> str:
+    return " × ".join(f"{int(side):,}" for side in shape) or "scalar"
+
+
 def _text(value: Any) -> str:
+    if isinstance(value, np.ndarray):  # the one list among the scalars is the shape
+        return _sides(value)
     if value is None or value != value:
         return "–"
     return escape(

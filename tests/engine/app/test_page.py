@@ -255,8 +255,10 @@ def test_names_out_of_a_checkpoint_are_text(chromium, serving, tmp_path):
     for tab in ("distribution", "channels", "figures"):
         page.get_by_role("button", name=tab).click()
         page.wait_for_timeout(700)
+    page.get_by_role("cell", name="8 × 8", exact=True).first.wait_for(timeout=90_000)
     page.get_by_role("button", name="Findings").click()
-    page.get_by_text("NaN").first.wait_for(timeout=90_000)  # a first raster compiles, and keeps the page waiting
+    page.get_by_text("NaN").first.wait_for()
+    assert page.get_by_role("alert").count() == 0
     assert page.evaluate("window.hacked") is None
     assert page.locator("img[src=x]").count() == 0
     visited.close()
