@@ -126,7 +126,7 @@ def _rows(prepared: Plan) -> Rows:
     if prepared.table != TABLE:
         options = weightwatcher.Options(key=given["key"], baseline=given["baseline"])
         return lambda tensor, role, kernels: weightwatcher.rows(
-            tensor, matrix_view(tensor.name, tensor.shape, role), options
+            tensor, matrix_view(tensor.name, tensor.shape, role), kernels, options
         )
     asked = Options(**{option.name: given[option.name] for option in fields(Options)})
     settings = config(prepared.checkpoint) if asked.attention == "heads" else {}

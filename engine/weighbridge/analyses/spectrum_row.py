@@ -53,6 +53,8 @@ _CIRCULAR_WORK = 1e13
 _SHUFFLED_ENTRIES = 1 << 26
 _POOLED = 1 << 16
 """Singular values kept of a convolution as a map, which has those of every frequency: the greatest."""
+NOT_FINITE: Row = {"status": "failed", "reason": "holds NaN or Inf, which leave no spectrum; see the scan for where"}
+"""Of a matrix that has no spectrum."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,8 @@ def rows(job: Job) -> Iterator[Row]:
         return
     reader = Reader(job.tensor)
     for batch in batches(parts_of(job.tensor, job.view, convolutions=job.options.convolutions, heads=job.heads)):
-        partial = min(batch[0].shape) > exact_up_to(job)
-        found = [_leading(job, reader, batch[0])] if partial else _exact(job, reader, batch)
+        too_large = min(batch[0].shape) > exact_up_to(job)
+        found = [_leading(job, reader, batch[0])] if too_large else _exact(job, reader, batch)
         for part, row in zip(batch, found, strict=True):
             yield {"part": part.name, "rows": part.rows, "cols": part.cols} | row
 
@@ -98,18 +100,12 @@ def exact_up_to(job: Job) -> int:
     return job.options.exact_up_to or (EXACT_UP_TO if job.kernels.name in _ON_CPU else EXACT_UP_TO_ON_ACCELERATOR)
 
 
-def not_finite(tensor: Tensor) -> Row:
-    """The row of a matrix that has no spectrum."""
-    reason = f"{tensor.name}: holds NaN or Inf, which leave no spectrum; see the scan for where"
-    return {"status": "failed", "reason": reason}
-
-
 def _exact(job: Job, reader: Reader, batch: Sequence[Part]) -> Iterator[Row]:
     """All singular values of matrices of one shape."""
     values, apply_grams = (_directly if job.options.route == "direct" else _by_gram)(job, reader, batch)
     for part, found, apply_gram in zip(batch, values, apply_grams, strict=True):
         if not np.isfinite(found).all():
-            yield not_finite(job.tensor)
+            yield NOT_FINITE
             continue
         floor = _floor(job.options.route, part, float(found[0]))
         route = {"status": "done", "route": job.options.route, "accuracy": floor}
@@ -195,7 +191,7 @@ def _leading(job: Job, reader: Reader, part: Part) -> Row:
     options, side = job.options, min(part.shape)
     energy = _energy(reader.strips([part]))
     if not math.isfinite(energy):
-        return not_finite(job.tensor)
+        return NOT_FINITE
 
     def apply_gram(block: FloatArray) -> FloatArray:
         return job.kernels.gram_product(reader.strips([part]), block)
@@ -250,13 +246,13 @@ def _circular(job: Job) -> Row:
         return where | {"status": "skipped", "reason": f"would take hours at an input of {given}; give a smaller one"}
     kernel = job.view.places(job.tensor.entries(0, job.tensor.count).astype(np.float64))
     if not np.isfinite(kernel).all():
-        return where | not_finite(job.tensor)
+        return where | NOT_FINITE
     values = convolution_singular_values(kernel, size)
     metrics = spectral_metrics(values, shape)
     floor = float(values[0] * max(outputs, inputs) * np.finfo(np.float64).eps)
     remark = "under circular padding and stride 1, for one group of channels"
     row = where | {"status": "done", "reason": remark, "accuracy": floor, "singular_values": values[:_POOLED]}
-    return row | _plain(_norms(metrics) | {"entropy": entropy(values)})
+    return row | defined(_norms(metrics) | {"entropy": entropy(values)})
 
 
 def figures(values: FloatArray, shape: tuple[int, int], floor: float) -> Row:
@@ -276,7 +272,7 @@ def figures(values: FloatArray, shape: tuple[int, int], floor: float) -> Row:
         "mp_spikes": bulk.spikes,
         "mp_soft_rank": bulk.soft_rank,
     }
-    return _plain(found) | {"singular_values": values}
+    return defined(found) | {"singular_values": values}
 
 
 def _norms(metrics: SpectralMetrics) -> Row:
@@ -286,8 +282,8 @@ def _norms(metrics: SpectralMetrics) -> Row:
     }
 
 
-def _plain(row: Row) -> Row:
-    """With null for what is not defined."""
+def defined(row: Row) -> Row:
+    """A row with null for what is NaN."""
     return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}
 
 
