@@ -1,7 +1,7 @@
 """The density of the singular values of a matrix too large to decompose, by stochastic Lanczos quadrature.
 
 Source: Ubaru, Chen and Saad 2017, "Fast estimation of tr(f(A)) via stochastic Lanczos quadrature",
-doi:10.1137/16M1104974. NumPy and SciPy. matfree's form is traced, which would hold the matrix whole, and gives NaN where
+doi:10.1137/16M1104974. NumPy and SciPy. matfree has a traced form, which holds the matrix whole, and gives NaN where
 a Krylov space is exhausted (a zero matrix, the identity, a low rank). Here the matrix is read strip by strip, all
 probes share each pass over it, and an exhausted one goes on with zeros, which carry no weight.
 """

@@ -346,6 +346,9 @@ def test_the_entries_that_carry_a_singular_vector(decomposed):
         np.testing.assert_allclose(row["row_loadings"][:8], sign * left[:, 0][row["row_carriers"][:8]], atol=1e-6)
         np.testing.assert_allclose(row["col_loadings"][:8], sign * right[0][row["col_carriers"][:8]], atol=1e-6)
     assert row_of(decomposed({"x": np.eye(20)}), "x")["row_carriers"] is None
+    partly = row_of(decomposed({"x": np.diag([9.0, 5, 5, 3, 1, 0.5])}), "x")
+    assert partly["vector_ranks"].tolist() == [1, 4]
+    assert partly["row_carriers"].reshape(2, -1)[:, 0].tolist() == [0, 3]
 
 
 def test_convolutions_in_slices_and_as_maps(decomposed):

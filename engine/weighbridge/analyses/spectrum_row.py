@@ -155,7 +155,7 @@ def _localized(reader: Reader, part: Part, leading: LeadingSpectrum, values: Flo
     short = short * sign
     long = np.concatenate([strip.astype(np.float64) @ short for strip in reader.strips([part])])
     sides = (long, short) if part.rows >= part.cols else (short, long)
-    found: Row = {}
+    found: Row = {"vector_ranks": np.flatnonzero(known) + 1}
     for side, vectors in zip(("row", "col"), sides, strict=True):
         at = localization(vectors / np.linalg.norm(vectors, axis=0), CARRIERS)
         found[f"{side}_participation"] = at.participation
