@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import ml_dtypes
@@ -149,6 +150,52 @@ def test_an_interrupted_run_goes_on(digits, tmp_path, monkeypatch):
         weighbridge.spectra(digits, report=tmp_path / "cut")
     resumed = weighbridge.spectra(digits, report=tmp_path / "cut", if_exists="resume").table("spectra", lists=True)
     assert resumed.astype(str).equals(whole.astype(str))
+
+
+def test_the_command(tmp_path, monkeypatch):
+    """The rows, what failed and why, how a run is taken up again, and what is refused."""
+    rng = np.random.default_rng(21)
+    experts = rng.standard_normal((2, 9, 6))
+    experts[1, 2, 2] = np.inf
+    tree = {"layers.0.mlp.experts.up_proj": experts, "wide": rng.standard_normal((30, 40)), "bias": np.ones(3)}
+    save_file(tree, tmp_path / "m.safetensors")
+    source, folder = str(tmp_path / "m.safetensors"), tmp_path / "r"
+    arguments = ["spectra", source, "--report", str(folder), "--device", "cpu", "--exact-up-to", "20", "--top", "3"]
+    run = CliRunner().invoke
+    assert "3 of 3 tensors" in run(app, [*arguments, "--dry-run"]).output
+    assert not folder.exists()
+    first = run(app, arguments)
+    assert first.exit_code == 3
+    assert "failed layers.0.mlp.experts.up_proj[1]: holds NaN or Inf" in first.output
+    assert "left out: 1 has fewer than two axes" in first.output
+    assert "leading" in first.output
+    real, done = spectrum_row.rows, []
+    monkeypatch.setattr(spectrum_row, "rows", lambda job: done.append(job.tensor.name) or real(job))
+    again = run(app, [*arguments, "--resume", "--json"])
+    assert again.exit_code == 3
+    assert done == ["layers.0.mlp.experts.up_proj"]
+    rows = {(row["name"], row["part"]): row for row in map(json.loads, again.stdout.splitlines())}
+    assert {key: row["status"] for key, row in rows.items()} == {
+        ("layers.0.mlp.experts.up_proj", "0"): "done",
+        ("layers.0.mlp.experts.up_proj", "1"): "failed",
+        ("wide", ""): "done",
+        ("bias", ""): "skipped",
+    }
+    assert rows["wide", ""]["route"] == "leading"
+    for wrong in (["--route", "fast"], ["--convolutions", "circular"], ["--top", "0"], ["--exact-up-to", "0"]):
+        assert run(app, ["spectra", source, "--report", str(tmp_path / "no"), *wrong]).exit_code == 2
+    assert not (tmp_path / "no").exists()
+
+
+def test_the_side_up_to_which_all_values_are_found(decomposed):
+    """Of the device, unless asked for; a side of just that length is decomposed whole."""
+    assert spectrum_row.EXACT_UP_TO < spectrum_row.EXACT_UP_TO_ON_ACCELERATOR
+    asked = spectrum_row.Options("gram", None, 32, 0, "unfolded", None, "whole", "none")
+    for name, side in (("host", 8192), ("jax:cpu", 8192), ("jax:gpu", 16384)):
+        kernels = replace(variants.select("cpu"), name=name)
+        assert spectrum_row.exact_up_to(spectrum_row.Job(None, None, None, asked, kernels)) == side
+    for limit, route in ((9, "leading"), (10, "gram")):
+        assert row_of(decomposed({"x": np.ones((10, 12))}, exact_up_to=limit), "x")["route"] == route
 
 
 def test_every_column_of_the_schema_is_filled(decomposed, digits):

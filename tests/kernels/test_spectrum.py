@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import jax
 import numpy as np
 import pytest
 
-from weighbridge_kernels import spectrum, spectrum_host
+from weighbridge_kernels import spectrum, spectrum_host, variants
 from weighbridge_kernels.marchenko_pastur import density, marchenko_pastur
 from weighbridge_kernels.power_law import NO_LAW, power_law
 from weighbridge_kernels.spectral_metrics import entropy, spectral_distance, spectral_metrics
@@ -93,6 +94,25 @@ def test_the_variants_sum_over_strips(variant: Variant, shape: tuple[int, ...]) 
         block = np.random.default_rng(5).standard_normal((13, 4))
         wide = x.astype(np.float64)
         np.testing.assert_allclose(variant.gram_product(iter(cuts), block), wide.T @ (wide @ block), rtol=1e-12)
+
+
+def test_a_device_without_float64_leaves_decompositions_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """JAX's forms are not there to be called."""
+
+    class Place(NamedTuple):
+        platform: str
+
+    class OnDevice(np.ndarray):
+        def devices(self) -> set[Place]:
+            return {Place("tpu")}
+
+    monkeypatch.delattr(spectrum, "singular_values_of_gram")
+    monkeypatch.delattr(spectrum, "singular_values_direct")
+    forms = variants._JaxForms(iter([Place("tpu")]), "sort")
+    x = np.random.default_rng(7).standard_normal((9, 6))
+    expected = np.linalg.svd(x, compute_uv=False)
+    np.testing.assert_allclose(forms.singular_values_of_gram((x.T @ x).view(OnDevice)), expected, rtol=1e-12)
+    np.testing.assert_allclose(forms.singular_values_direct(x), expected, rtol=1e-14)
 
 
 def test_a_matrix_that_is_not_finite_has_no_values(form: SimpleNamespace) -> None:
