@@ -396,6 +396,10 @@ def test_the_entries_that_carry_a_singular_vector(decomposed):
     partly = row_of(decomposed({"x": np.diag([9.0, 5, 5, 3, 1, 0.5])}), "x")
     assert partly["vector_ranks"].tolist() == [1, 4]
     assert partly["row_carriers"].reshape(2, -1)[:, 0].tolist() == [0, 3]
+    for top, ranks in ((2, [1]), (9, [1, 2, 3, 4])):  # below the last of the leading values lies what is not known
+        row = row_of(decomposed({"x": np.diag(0.7 ** np.arange(40.0))}, exact_up_to=20, top=top), "x")
+        assert row["vector_ranks"].tolist() == ranks
+        assert row["col_carriers"].reshape(len(ranks), -1)[:, 0].tolist() == [rank - 1 for rank in ranks]
 
 
 def test_convolutions_in_slices_and_as_maps(decomposed):

@@ -139,29 +139,30 @@ def _floor(route: Route, part: Part, greatest: float) -> float:
 
 
 def _localized(reader: Reader, part: Part, leading: LeadingSpectrum, values: FloatArray, floor: float) -> Row:
-    """Which rows and columns carry the leading singular vectors, of those that are determined.
+    """Which rows and columns carry the leading singular vectors, of those above a floor that are determined.
 
     A vector turns into its neighbours' where singular values are close: by at most its residual over the gap.
     """
+    found = leading.values[:VECTORS]
     eigenvalues = np.square(values)
     gaps = np.abs(np.diff(eigenvalues, append=0.0))
-    gaps = np.minimum(gaps, np.concatenate([[np.inf], gaps[:-1]]))[: leading.values.size]
-    residuals = leading.bounds * np.maximum(leading.values, leading.bounds)
-    known = (residuals < _DETERMINED * gaps) & (leading.values > floor)
-    if not known.any():
+    gaps = np.minimum(gaps, np.concatenate([[np.inf], gaps[:-1]]))[: found.size]
+    residuals = leading.bounds[:VECTORS] * np.maximum(found, leading.bounds[:VECTORS])
+    known = np.flatnonzero((residuals < _DETERMINED * gaps) & (found > floor))
+    if not known.size:
         return {}
     short = leading.vectors[:, known]
     sign = np.sign(np.take_along_axis(short, np.abs(short).argmax(axis=0)[None], axis=0))
     short = short * sign
     long = np.concatenate([strip.astype(np.float64) @ short for strip in reader.strips([part])])
     sides = (long, short) if part.rows >= part.cols else (short, long)
-    found: Row = {"vector_ranks": np.flatnonzero(known) + 1}
+    row: Row = {"vector_ranks": known + 1}
     for side, vectors in zip(("row", "col"), sides, strict=True):
         at = localization(vectors / np.linalg.norm(vectors, axis=0), CARRIERS)
-        found[f"{side}_participation"] = at.participation
-        found[f"{side}_carriers"] = at.carriers.reshape(-1)
-        found[f"{side}_loadings"] = at.loadings.reshape(-1)
-    return found
+        row[f"{side}_participation"] = at.participation
+        row[f"{side}_carriers"] = at.carriers.reshape(-1)
+        row[f"{side}_loadings"] = at.loadings.reshape(-1)
+    return row
 
 
 def _baseline(job: Job, reader: Reader, part: Part, values: FloatArray) -> Row:
@@ -214,7 +215,8 @@ def _leading(job: Job, reader: Reader, part: Part) -> Row:
         "singular_value_bounds": found.bounds,
     }
     density = _density(quadrature, math.sqrt(energy / side), spectral)
-    return row | density | _localized(reader, part, found, found.values, 0.0)
+    least = float(found.values[-1])  # whose neighbour below is not known
+    return row | density | _localized(reader, part, found, found.values, least)
 
 
 def _energy(strips: Iterable[npt.NDArray[Any]]) -> float:
