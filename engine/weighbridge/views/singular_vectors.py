@@ -30,7 +30,7 @@ def singular_vectors(row: Mapping[str, Any], *, rows: Namer = str, cols: Namer =
         for vector in range(len(row["vector_ranks"]))
         for side, namer in (("row", rows), ("col", cols))
     ]
-    return hv.Layout(drawn).cols(2).opts(shared_axes=False, backend="bokeh")
+    return hv.Layout(drawn).cols(2).opts(shared_axes=False, toolbar=None, backend="bokeh")
 
 
 def _bars(row: Mapping[str, Any], side: str, vector: int, namer: Namer, theme: Theme) -> Any:
@@ -62,6 +62,7 @@ def _bars(row: Mapping[str, Any], side: str, vector: int, namer: Namer, theme: T
         cmap=[paint.diverging[0], paint.diverging[-1]],
         clim=(-1, 1),
         line_color=None,
+        toolbar=None,
         tools=["hover"],
         hover_tooltips=[(_SIDES[side], "@channel"), ("entry", "@loading")],
         yticks=list(zip(places.tolist(), names, strict=True)),

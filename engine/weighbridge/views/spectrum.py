@@ -99,7 +99,7 @@ def _tail(row: Mapping[str, Any], values: FloatArray, theme: Theme) -> Any:
         logy=True,
         xlabel="eigenvalue (squared singular value)",
         ylabel="density",
-        ylim=(heights[heights > 0].min() / 2, heights.max() * 2),
+        ylim=(min(heights[heights > 0].min(), law[-1]) / 2, heights.max() * 2),
         legend_position="bottom_left",
     )
 
