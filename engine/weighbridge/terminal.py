@@ -152,8 +152,10 @@ def print_matrices(console: Console, report: "Report", name: str, *, limit: int 
         why = "; ".join(f"{count:,} {reason}" for reason, count in skipped["reason"].value_counts().head(5).items())
         console.print(f"[dim]left out: {escape(printable(why))}[/dim]", soft_wrap=True)
     failed = rows[rows["status"] == "failed"]
-    for tensor, reason in zip(failed["name"], failed["reason"], strict=True):
-        console.print(f"[red]failed[/red] {escape(printable(tensor))}: {escape(printable(reason))}", soft_wrap=True)
+    for tensor, part, reason in zip(failed["name"], failed["part"], failed["reason"], strict=True):
+        what = f"{tensor}[{part}]" if part else tensor
+        why = reason.removeprefix(f"{tensor}: ")
+        console.print(f"[red]failed[/red] {escape(printable(what))}: {escape(printable(why))}", soft_wrap=True)
     console.print(f"[dim]report     {escape(printable(report.folder))}[/dim]")
 
 

@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 
+_EPS = float(np.finfo(np.float64).eps)
+
 
 @dataclass(frozen=True, slots=True)
 class LeadingSpectrum:
@@ -32,9 +34,9 @@ def leading_spectrum(
     """The `count` greatest singular values of a matrix X with a short `side`.
 
     `apply_gram(block)` is X.T @ (X @ block) for a block of columns, called `passes` times. `key` seeds the first block:
-    the same key gives the same numbers. The bound is that of the residual, ‖G v - λ v‖ / sqrt(λ) for an eigenvalue λ of
-    the Gram matrix G, or sqrt of the residual where that is smaller; it holds for some singular value, in exact
-    arithmetic. No more values come back than the space spanned has, and at most `side`.
+    the same key gives the same numbers. The bound follows from the residual r = ‖G v - λ v‖ of an eigenvalue λ of the
+    Gram matrix G, with side · eps of the greatest for rounding: r / sqrt(λ), or sqrt(r) where that is smaller; it holds
+    for some singular value. No more values come back than the space spanned has, and at most `side`.
     """
     width = min(2 * count, side)
     basis = [np.linalg.qr(np.random.default_rng(key).standard_normal((side, width)))[0]]
@@ -49,7 +51,7 @@ def leading_spectrum(
     eigenvalues, turned = np.linalg.eigh((q.T @ z + z.T @ q) / 2)
     eigenvalues, turned = np.maximum(eigenvalues[::-1][:count], 0), turned[:, ::-1][:, :count]
     vectors = q @ turned
-    residuals = np.linalg.norm(z @ turned - vectors * eigenvalues, axis=0)
+    residuals = np.linalg.norm(z @ turned - vectors * eigenvalues, axis=0) + side * _EPS * eigenvalues.max(initial=0)
     values = np.sqrt(eigenvalues)
     bounds = np.minimum(np.sqrt(residuals), residuals / np.maximum(values, 1e-300))
     return LeadingSpectrum(values, bounds, vectors)

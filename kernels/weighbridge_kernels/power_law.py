@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 
-_CELLS = 1 << 22
-"""Pairs of candidate and value that are looked at together."""
+_CELLS = 1 << 16
+"""Pairs of candidate and value that are looked at together: as many as stay in a processor's cache."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """The density of the singular values of a matrix too large to decompose, by stochastic Lanczos quadrature.
 
 Source: Ubaru, Chen and Saad 2017, "Fast estimation of tr(f(A)) via stochastic Lanczos quadrature",
-doi:10.1137/16M1104974. NumPy alone; all probes share each pass over the matrix. A probe whose Krylov space is exhausted
-(a zero matrix, the identity, a low rank) goes on with zeros, which carry no weight.
+doi:10.1137/16M1104974. NumPy and SciPy. matfree has a traced form, which holds the matrix whole, and gives NaN where
+a Krylov space is exhausted (a zero matrix, the identity, a low rank). Here the matrix is read strip by strip, all
+probes share each pass over it, and an exhausted one goes on with zeros, which carry no weight.
 """
 
 from collections.abc import Callable
@@ -42,15 +43,17 @@ def lanczos_quadrature(
     `apply_gram(block)` is X.T @ (X @ block), called at most `steps` times on a block of `probes` columns. Lanczos with
     full orthogonalisation, in float64; `steps` nodes a probe, fewer where the side is shorter.
     """
+    from scipy.linalg import eigh_tridiagonal
+
     steps = min(steps, side)
     signs = np.random.default_rng(key).integers(0, 2, (side, probes)) * 2.0 - 1
     basis = np.zeros((steps, side, probes))
     basis[0] = signs / np.sqrt(side)
-    tridiagonal = np.zeros((probes, steps, steps))
+    diagonal, beside = np.zeros((probes, steps)), np.zeros((probes, steps - 1))
     greatest = np.zeros(probes)
     for j in range(steps):
         image = apply_gram(basis[j])
-        tridiagonal[:, j, j] = (basis[j] * image).sum(axis=0)
+        diagonal[:, j] = (basis[j] * image).sum(axis=0)
         rest = _orthogonal(image, basis[: j + 1])
         length = np.linalg.norm(rest, axis=0)
         greatest = np.maximum(greatest, np.linalg.norm(image, axis=0))
@@ -58,9 +61,10 @@ def lanczos_quadrature(
         if j + 1 == steps or not live.any():
             break
         basis[j + 1] = np.where(live, rest / np.where(live, length, 1), 0)
-        tridiagonal[:, j, j + 1] = tridiagonal[:, j + 1, j] = np.where(live, length, 0)
-    eigenvalues, vectors = np.linalg.eigh(tridiagonal)
-    return LanczosQuadrature(np.sqrt(np.maximum(eigenvalues, 0)), np.square(vectors[:, 0, :]))
+        beside[:, j] = np.where(live, length, 0)
+    found = [eigh_tridiagonal(*of_probe, lapack_driver="stev") for of_probe in zip(diagonal, beside, strict=True)]
+    nodes = np.sqrt(np.maximum([eigenvalues for eigenvalues, _ in found], 0))
+    return LanczosQuadrature(nodes, np.square([vectors[0] for _, vectors in found]))
 
 
 def _orthogonal(block: FloatArray, basis: FloatArray) -> FloatArray:

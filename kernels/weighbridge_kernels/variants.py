@@ -294,7 +294,7 @@ class _JaxForms:
 
         from weighbridge_kernels import spectrum, spectrum_host
 
-        if next(iter(total.devices())).platform == "tpu":
+        if not _has_float64(next(iter(total.devices()))):
             return spectrum_host.singular_values_of_gram(np.asarray(total))
         with jax.enable_x64(True):
             return np.asarray(spectrum.singular_values_of_gram(total))
@@ -325,12 +325,21 @@ class _JaxForms:
             return neighbours(jax.numpy.asarray(queries), jax.numpy.asarray(keys), **options)
 
     def singular_values_direct(self, x: np.ndarray) -> np.ndarray:
+        """Where `singular_values_of_gram` has its eigenvalues from."""
         import jax
 
-        from weighbridge_kernels import spectrum
+        from weighbridge_kernels import spectrum, spectrum_host
 
+        device = next(self.turns)
+        if not _has_float64(device):
+            return spectrum_host.singular_values_direct(x)
         with jax.enable_x64(True):
-            return np.asarray(spectrum.singular_values_direct(jax.device_put(x, next(self.turns))))
+            return np.asarray(spectrum.singular_values_direct(jax.device_put(x, device)))
+
+
+def _has_float64(device: Any) -> bool:
+    """Whether a device of JAX computes in float64 itself; TPUs emulate it."""
+    return str(device.platform) != "tpu"
 
 
 def _of_one_length(strips: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

@@ -32,6 +32,8 @@ _MIN_WEIGHTS = 1024
 _MIN_SIDE = 32
 """Short side below which a spectrum says little."""
 _MIN_TAIL = 20
+_PHASES = "Martin and Mahoney 2021, JMLR 22, 165"
+_STABLE = "stable rank: Rudelson and Vershynin 2007"
 _COLLAPSED = 1.5
 _NOISE = 0.9
 
@@ -240,7 +242,7 @@ def _near_random(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
 
 
 def _alpha_outside(rows: "pd.DataFrame") -> Iterator[tuple[str, str]]:
-    """Tails outside of what Martin and Mahoney 2021 (JMLR 22, 165) find in well trained layers: alpha from 2 to 6."""
+    """Tails surely outside of what well trained layers have: alpha from 2 to 6, by two standard errors."""
     judged = rows[(rows["alpha_tail"] >= _MIN_TAIL) & rows["alpha"].notna()]
     beyond = (judged["alpha"] + 2 * judged["alpha_sigma"] < 2) | (judged["alpha"] - 2 * judged["alpha_sigma"] > 6)
     for row in _records(judged[beyond]):
@@ -282,10 +284,10 @@ CHECKS = (
     Check("wide-storage", "info", "values would fit a narrower dtype exactly", _disguised),
     Check("tied", "info", "tensors have the same content", _tied),
     Check("sparse-2of4", "info", "sparsity that 2:4 hardware could use", _sparse),
-    Check("low-rank", "info", "matrices are of low rank", _low_rank, table="spectra"),
-    Check("rank-collapse", "warning", "matrices act along one direction", _collapsed, table="spectra"),
-    Check("near-random", "warning", "matrices have the spectrum of noise", _near_random, table="spectra"),
+    Check("low-rank", "info", f"matrices are of low rank ({_PHASES})", _low_rank, table="spectra"),
+    Check("rank-collapse", "warning", f"matrices act along one direction ({_STABLE})", _collapsed, table="spectra"),
+    Check("near-random", "warning", f"matrices have the spectrum of noise ({_PHASES})", _near_random, table="spectra"),
     Check("duplicate-neurons", "info", "neurons do the same as others", _duplicates, table="correlations"),
     Check("opposite-neurons", "info", "neurons do the opposite of others", _opposites, table="correlations"),
-    Check("alpha", "info", "tails of spectra are outside of what trained layers show", _alpha_outside, table="spectra"),
+    Check("alpha", "info", f"tails are not those of trained layers ({_PHASES})", _alpha_outside, table="spectra"),
 )

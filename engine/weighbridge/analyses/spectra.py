@@ -59,8 +59,9 @@ def spectra(
     A convolution is one unfolded matrix, a matrix for each place of its kernel (`convolutions="slices"`), or the map
     that it is under circular padding and stride 1 of inputs of `input_size` (`"circular"`). With `attention="heads"`
     query, key, value and output matrices have a row for each head as well, where `config.json` tells of them. With
-    `baseline="permuted"` each matrix is compared with its own entries in random order, at twice the work. With
-    `compat="weightwatcher"` the table `weightwatcher` holds that program's columns by its definitions.
+    `baseline="permuted"` each matrix whose values are all found is compared with its own entries in random order, at
+    twice the work. With `compat="weightwatcher"` the table `weightwatcher` holds that program's columns by its
+    definitions.
 
     Raises what `scan` raises.
     """
@@ -126,7 +127,7 @@ def _rows(prepared: Plan) -> Rows:
     if prepared.table != TABLE:
         options = weightwatcher.Options(key=given["key"], baseline=given["baseline"])
         return lambda tensor, role, kernels: weightwatcher.rows(
-            tensor, matrix_view(tensor.name, tensor.shape, role), options
+            tensor, matrix_view(tensor.name, tensor.shape, role), kernels, options
         )
     asked = Options(**{option.name: given[option.name] for option in fields(Options)})
     settings = config(prepared.checkpoint) if asked.attention == "heads" else {}

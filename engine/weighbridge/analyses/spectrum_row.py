@@ -53,6 +53,8 @@ _CIRCULAR_WORK = 1e13
 _SHUFFLED_ENTRIES = 1 << 26
 _POOLED = 1 << 16
 """Singular values kept of a convolution as a map, which has those of every frequency: the greatest."""
+NOT_FINITE: Row = {"status": "failed", "reason": "holds NaN or Inf, which leave no spectrum; see the scan for where"}
+"""Of a matrix that has no spectrum."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,8 @@ def rows(job: Job) -> Iterator[Row]:
         return
     reader = Reader(job.tensor)
     for batch in batches(parts_of(job.tensor, job.view, convolutions=job.options.convolutions, heads=job.heads)):
-        partial = min(batch[0].shape) > exact_up_to(job)
-        found = [_leading(job, reader, batch[0])] if partial else _exact(job, reader, batch)
+        too_large = min(batch[0].shape) > exact_up_to(job)
+        found = [_leading(job, reader, batch[0])] if too_large else _exact(job, reader, batch)
         for part, row in zip(batch, found, strict=True):
             yield {"part": part.name, "rows": part.rows, "cols": part.cols} | row
 
@@ -98,18 +100,12 @@ def exact_up_to(job: Job) -> int:
     return job.options.exact_up_to or (EXACT_UP_TO if job.kernels.name in _ON_CPU else EXACT_UP_TO_ON_ACCELERATOR)
 
 
-def not_finite(tensor: Tensor) -> Row:
-    """The row of a matrix that has no spectrum."""
-    reason = f"{tensor.name}: holds NaN or Inf, which leave no spectrum; see the scan for where"
-    return {"status": "failed", "reason": reason}
-
-
 def _exact(job: Job, reader: Reader, batch: Sequence[Part]) -> Iterator[Row]:
     """All singular values of matrices of one shape."""
     values, apply_grams = (_directly if job.options.route == "direct" else _by_gram)(job, reader, batch)
     for part, found, apply_gram in zip(batch, values, apply_grams, strict=True):
         if not np.isfinite(found).all():
-            yield not_finite(job.tensor)
+            yield NOT_FINITE
             continue
         floor = _floor(job.options.route, part, float(found[0]))
         route = {"status": "done", "route": job.options.route, "accuracy": floor}
@@ -143,29 +139,30 @@ def _floor(route: Route, part: Part, greatest: float) -> float:
 
 
 def _localized(reader: Reader, part: Part, leading: LeadingSpectrum, values: FloatArray, floor: float) -> Row:
-    """Which rows and columns carry the leading singular vectors, of those that are determined.
+    """Which rows and columns carry the leading singular vectors, of those above a floor that are determined.
 
     A vector turns into its neighbours' where singular values are close: by at most its residual over the gap.
     """
+    found = leading.values[:VECTORS]
     eigenvalues = np.square(values)
     gaps = np.abs(np.diff(eigenvalues, append=0.0))
-    gaps = np.minimum(gaps, np.concatenate([[np.inf], gaps[:-1]]))[: leading.values.size]
-    residuals = leading.bounds * np.maximum(leading.values, leading.bounds)
-    known = (residuals < _DETERMINED * gaps) & (leading.values > floor)
-    if not known.any():
+    gaps = np.minimum(gaps, np.concatenate([[np.inf], gaps[:-1]]))[: found.size]
+    residuals = leading.bounds[:VECTORS] * np.maximum(found, leading.bounds[:VECTORS])
+    known = np.flatnonzero((residuals < _DETERMINED * gaps) & (found > floor))
+    if not known.size:
         return {}
     short = leading.vectors[:, known]
     sign = np.sign(np.take_along_axis(short, np.abs(short).argmax(axis=0)[None], axis=0))
     short = short * sign
     long = np.concatenate([strip.astype(np.float64) @ short for strip in reader.strips([part])])
     sides = (long, short) if part.rows >= part.cols else (short, long)
-    found: Row = {}
+    row: Row = {"vector_ranks": known + 1}
     for side, vectors in zip(("row", "col"), sides, strict=True):
         at = localization(vectors / np.linalg.norm(vectors, axis=0), CARRIERS)
-        found[f"{side}_participation"] = at.participation
-        found[f"{side}_carriers"] = at.carriers.reshape(-1)
-        found[f"{side}_loadings"] = at.loadings.reshape(-1)
-    return found
+        row[f"{side}_participation"] = at.participation
+        row[f"{side}_carriers"] = at.carriers.reshape(-1)
+        row[f"{side}_loadings"] = at.loadings.reshape(-1)
+    return row
 
 
 def _baseline(job: Job, reader: Reader, part: Part, values: FloatArray) -> Row:
@@ -195,7 +192,7 @@ def _leading(job: Job, reader: Reader, part: Part) -> Row:
     options, side = job.options, min(part.shape)
     energy = _energy(reader.strips([part]))
     if not math.isfinite(energy):
-        return not_finite(job.tensor)
+        return NOT_FINITE
 
     def apply_gram(block: FloatArray) -> FloatArray:
         return job.kernels.gram_product(reader.strips([part]), block)
@@ -218,7 +215,8 @@ def _leading(job: Job, reader: Reader, part: Part) -> Row:
         "singular_value_bounds": found.bounds,
     }
     density = _density(quadrature, math.sqrt(energy / side), spectral)
-    return row | density | _localized(reader, part, found, found.values, 0.0)
+    least = float(found.values[-1])  # whose neighbour below is not known
+    return row | density | _localized(reader, part, found, found.values, least)
 
 
 def _energy(strips: Iterable[npt.NDArray[Any]]) -> float:
@@ -250,13 +248,13 @@ def _circular(job: Job) -> Row:
         return where | {"status": "skipped", "reason": f"would take hours at an input of {given}; give a smaller one"}
     kernel = job.view.places(job.tensor.entries(0, job.tensor.count).astype(np.float64))
     if not np.isfinite(kernel).all():
-        return where | not_finite(job.tensor)
+        return where | NOT_FINITE
     values = convolution_singular_values(kernel, size)
     metrics = spectral_metrics(values, shape)
     floor = float(values[0] * max(outputs, inputs) * np.finfo(np.float64).eps)
     remark = "under circular padding and stride 1, for one group of channels"
     row = where | {"status": "done", "reason": remark, "accuracy": floor, "singular_values": values[:_POOLED]}
-    return row | _plain(_norms(metrics) | {"entropy": entropy(values)})
+    return row | defined(_norms(metrics) | {"entropy": entropy(values)})
 
 
 def figures(values: FloatArray, shape: tuple[int, int], floor: float) -> Row:
@@ -276,7 +274,7 @@ def figures(values: FloatArray, shape: tuple[int, int], floor: float) -> Row:
         "mp_spikes": bulk.spikes,
         "mp_soft_rank": bulk.soft_rank,
     }
-    return _plain(found) | {"singular_values": values}
+    return defined(found) | {"singular_values": values}
 
 
 def _norms(metrics: SpectralMetrics) -> Row:
@@ -286,8 +284,8 @@ def _norms(metrics: SpectralMetrics) -> Row:
     }
 
 
-def _plain(row: Row) -> Row:
-    """With null for what is not defined."""
+def defined(row: Row) -> Row:
+    """A row with null for what is NaN."""
     return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}
 
 

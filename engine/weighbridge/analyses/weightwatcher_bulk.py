@@ -34,35 +34,55 @@ class Bulk:
 
 
 def bulk(eigenvalues: FloatArray, shape: tuple[int, int]) -> Bulk:
-    """The bulk under eigenvalues of matrices of a `shape`, the long side first."""
-    from scipy.optimize import brute
-
+    """The bulk under eigenvalues, least first, of matrices of a `shape`."""
     total = float(eigenvalues.sum())
     if eigenvalues.size < 2 or not total > 0:
         return Bulk(np.nan, np.nan, 0)
     scaled = eigenvalues * (eigenvalues.size / total)
-    long, short = shape
-    root = np.sqrt(short / long)
+    short, long = sorted(shape)
+    root = float(np.sqrt(short / long))
     fitted = np.sqrt(scaled) if long == short else scaled
-    at = np.linspace(0, fitted.max() + 0.5, _POINTS)
+    at = np.linspace(0, fitted[-1] + 0.5, _POINTS)
     observed = triangular_density(fitted, at)
     kept = observed > _EMPTY
+    if not kept.any():  # the points are too far apart for what lies between them
+        return Bulk(np.nan, np.nan, 0)
     at, observed = at[kept], observed[kept]
-    largest = np.sqrt(scaled.max()) / (1 + root)
-    low, high, step = (factor * largest for factor in _SIGMAS)
-    cost = _semicircle_cost if long == short else _bulk_cost
-    found = brute(cost, (slice(low, high, step),), args=(at, observed, root), full_output=True)
-    sigma = float(found[0][0])
+    largest = float(np.sqrt(scaled[-1])) / (1 + root)
+    sigma = _of_semicircle(at, observed) if long == short else _of_bulk(at, observed, root, largest)
     edge = (sigma * (1 + root)) ** 2
     width = np.sqrt(root * edge ** (2 / 3) * short ** (-2 / 3))
-    return Bulk(sigma, edge / float(scaled.max()), int((scaled > edge + width).sum()))
+    return Bulk(sigma, edge / float(scaled[-1]), int((scaled > edge + width).sum()))
 
 
 def triangular_density(values: FloatArray, at: FloatArray) -> FloatArray:
-    """The density of `values` smoothed by a triangle that reaches to the bandwidth on each side."""
-    rise = np.maximum(1 - np.abs(at[:, None] - values) / _BANDWIDTH, 0)
-    smoothed: FloatArray = rise.sum(axis=1) / (values.size * _BANDWIDTH)
+    """The density of sorted `values` smoothed by a triangle that reaches to the bandwidth on each side.
+
+    Equivalent to `maximum(1 - abs(at[:, None] - values) / h, 0).sum(axis=1) / (values.size * h)`, by sums from the
+    least value on.
+    """
+    below = np.concatenate([[0.0], np.cumsum(values)])
+    left, middle, right = (np.searchsorted(values, at + reach) for reach in (-_BANDWIDTH, 0.0, _BANDWIDTH))
+    rising = (middle - left) * (_BANDWIDTH - at) + below[middle] - below[left]
+    falling = (right - middle) * (_BANDWIDTH + at) - below[right] + below[middle]
+    smoothed: FloatArray = np.maximum(rising + falling, 0) / (values.size * _BANDWIDTH**2)
     return smoothed
+
+
+def _of_semicircle(at: FloatArray, observed: FloatArray) -> float:
+    """The sigma whose semicircle is nearest: least squares in 1 / sigma², which scales it. NaN where it meets none."""
+    law = np.sqrt(np.maximum(4 - at * at, 0)) / np.pi
+    overlap = float(law @ observed)
+    return float(np.sqrt(law @ law / overlap)) if overlap > 0 else np.nan
+
+
+def _of_bulk(at: FloatArray, observed: FloatArray, root: float, largest: float) -> float:
+    """The sigma whose bulk is nearest, by trial and refinement."""
+    from scipy.optimize import brute
+
+    low, high, step = (factor * largest for factor in _SIGMAS)
+    found = brute(_bulk_cost, (slice(low, high, step),), args=(at, observed, root), full_output=True)
+    return float(found[0][0])
 
 
 def _bulk_cost(parameters: FloatArray, at: FloatArray, observed: FloatArray, root: float) -> float:
@@ -75,9 +95,4 @@ def _bulk_cost(parameters: FloatArray, at: FloatArray, observed: FloatArray, roo
     inside = (at > low) & (at < high)
     law = np.sqrt(np.where(inside, (high - at) * (at - low), 0)) / (2 * np.pi * sigma**2 * root**2)
     residuals = law / np.where(at > 0, at, 1) - observed
-    return float(residuals @ residuals)
-
-
-def _semicircle_cost(parameters: FloatArray, at: FloatArray, observed: FloatArray, root: float) -> float:
-    residuals = np.sqrt(np.maximum(4 - at * at, 0)) / (np.pi * float(parameters[0]) ** 2) - observed
     return float(residuals @ residuals)

@@ -6,6 +6,7 @@ from functools import partial
 from html import escape
 from typing import Any
 
+import holoviews
 import numpy as np
 import panel
 
@@ -204,12 +205,17 @@ class TensorPage:
             for kind in KINDS
         ]
         vectors = panel.bind(lambda chosen: self._vectors(rows[chosen]), part)
-        plots.append(panel.pane.HoloViews(vectors, sizing_mode="stretch_width", linked_axes=False))
-        return panel.Column(part, *plots, sizing_mode="stretch_both", scroll=True)
+        return panel.Column(part, *plots, vectors, sizing_mode="stretch_both", scroll=True)
 
     def _vectors(self, row: dict[str, Any]) -> Any:
+        """A pane for each of the pictures, as wide as there is room: bokeh may leave one of a fixed width empty."""
         rows, cols = (self._model.channel_name(row[side] or 0) for side in ("rows", "cols"))
-        return singular_vectors(row, rows=rows, cols=cols, theme=self._theme)
+        drawn = singular_vectors(row, rows=rows, cols=cols, theme=self._theme)
+        panes = [
+            panel.pane.HoloViews(picture, sizing_mode="stretch_width", linked_axes=False)
+            for picture in (drawn if isinstance(drawn, holoviews.Layout) else [drawn])
+        ]
+        return panel.GridBox(*panes, ncols=min(len(panes), 2), sizing_mode="stretch_width")
 
     def _neurons(self) -> Any:
         """How similar the rows and the columns of the tensor's matrix are, and the neighbours of any one of them."""

@@ -142,6 +142,7 @@ SPECTRA = (
     Column("density_at", "list<float64>", "singular values at which the density of all is estimated"),
     Column("density", "list<float64>", "density of the singular values, smoothed by an eighth of their rms"),
     Column("density_error", "list<float64>", "its standard error"),
+    Column("vector_ranks", "list<int64>", "of which singular values, from 1, the leading vectors are determined"),
     *(
         Column(f"{side}_{quantity}", kind, f"of the leading singular vectors over the {word}: {meaning}")
         for side, word in (("row", "rows"), ("col", "columns"))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from weighbridge.views.colours import Theme, colours
-from weighbridge.views.frame import framed, load
+from weighbridge.views.frame import framed, load, number
 from weighbridge.views.placeholder import placeholder
 
 Namer = Callable[[int], str]
@@ -18,27 +18,26 @@ def singular_vectors(row: Mapping[str, Any], *, rows: Namer = str, cols: Namer =
     """Of a row of the table `spectra` the greatest entries of its leading singular vectors, as an `hv.Layout`.
 
     One line a vector, its rows on the left, its columns on the right; `rows` and `cols` give a channel's name from its
-    index. Titles say how many entries carry it (the participation ratio). A vector that equal singular values leave
-    undetermined is not there; a matrix without any gives a text.
+    index. Titles say its rank, its singular value σ and how many entries carry it (the participation ratio). A vector
+    that equal singular values leave undetermined is not there; a matrix without any gives a text.
     """
     if row["status"] != "done" or row.get("row_carriers") is None:
         why = row["reason"] or "its leading singular values are equal, which leaves the vectors undetermined"
         return placeholder(f"{row['name']}: {why}", theme=theme)
     hv = load()
-    vectors = len(row["row_participation"])
     drawn = [
         _bars(row, side, vector, namer, theme)
-        for vector in range(vectors)
+        for vector in range(len(row["vector_ranks"]))
         for side, namer in (("row", rows), ("col", cols))
     ]
-    return hv.Layout(drawn).cols(2).opts(shared_axes=False, backend="bokeh")
+    return hv.Layout(drawn).cols(2).opts(shared_axes=False, toolbar=None, backend="bokeh")
 
 
 def _bars(row: Mapping[str, Any], side: str, vector: int, namer: Namer, theme: Theme) -> Any:
     """The carriers of one vector on one side, the greatest on top."""
     hv, paint = load(), colours(theme)
     carriers, loadings = (
-        np.asarray(row[f"{side}_{what}"]).reshape(len(row["row_participation"]), -1)[vector]
+        np.asarray(row[f"{side}_{what}"]).reshape(len(row["vector_ranks"]), -1)[vector]
         for what in ("carriers", "loadings")
     )
     places = np.arange(len(carriers))[::-1]
@@ -49,12 +48,13 @@ def _bars(row: Mapping[str, Any], side: str, vector: int, namer: Namer, theme: T
         ["left", "bottom", "right", "top"],
         ["sign", "channel", "loading"],
     )
-    extent = row["rows"] if side == "row" else row["cols"]
-    carried = f"{row[f'{side}_participation'][vector]:,.0f}"
+    rank = int(row["vector_ranks"][vector])
+    value = number(row["singular_values"][rank - 1])
+    carried = f"{row[f'{side}_participation'][vector]:,.0f} of {row[f'{side}s']:,} {_SIDES[side]}s carry it"
     reach = 1.05 * float(np.abs(loadings).max(initial=1e-9))
     return framed(
         bars,
-        f"vector {vector + 1}: {carried} of {extent:,} {_SIDES[side]}s carry it",
+        f"vector {rank}, σ {value}: {carried}",
         theme=theme,
         width=_WIDTH,
         height=_HEIGHT,
@@ -62,6 +62,7 @@ def _bars(row: Mapping[str, Any], side: str, vector: int, namer: Namer, theme: T
         cmap=[paint.diverging[0], paint.diverging[-1]],
         clim=(-1, 1),
         line_color=None,
+        toolbar=None,
         tools=["hover"],
         hover_tooltips=[(_SIDES[side], "@channel"), ("entry", "@loading")],
         yticks=list(zip(places.tolist(), names, strict=True)),

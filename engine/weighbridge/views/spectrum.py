@@ -14,7 +14,7 @@ from weighbridge_kernels.marchenko_pastur import density
 
 Kind = Literal["ranked", "tail", "bulk"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-_HEIGHT = 360
+_HEIGHT = 380
 _BINS = 60
 _POINTS = 400
 
@@ -45,24 +45,26 @@ def spectrum(row: Mapping[str, Any], *, kind: Kind = "ranked", theme: Theme = "l
     return {"ranked": _ranked, "tail": _tail, "bulk": _bulk}[kind](row, values, theme)
 
 
-def _title(row: Mapping[str, Any], rest: str) -> str:
+def _title(row: Mapping[str, Any], facts: str) -> str:
     part = f"[{row['part']}]" if row["part"] else ""
-    return f"{row['name']}{part}   {row['rows']:,} × {row['cols']:,}, {rest}"
+    return f"{row['name']}{part}   {row['rows']:,} × {row['cols']:,}\n{facts}"
+
+
+def _known(value: float | None) -> bool:
+    return value is not None and not np.isnan(value)
 
 
 def _ranked(row: Mapping[str, Any], values: FloatArray, theme: Theme) -> Any:
     hv, paint = load(), colours(theme)
     shown = values[values > 0]
     line = hv.Curve((np.arange(1, shown.size + 1), shown), "rank", "singular value")
-    floor = hv.HLine(row["accuracy"]).opts(color=paint.muted, line_dash="dotted", line_width=1, backend="bokeh")
     effective = row["effective_rank"]
-    known = (
-        f"effective rank {number(effective)}" if effective == effective and effective is not None else "leading values"
-    )
-    facts = f"stable rank {number(row['stable_rank'])}, {known}"
+    rest = f"effective rank {number(effective)}" if _known(effective) else "leading values"
     return framed(
-        hv.Overlay([line.opts(color=paint.accent, tools=["hover"], backend="bokeh"), floor]),
-        _title(row, facts),
+        hv.Overlay(
+            [line.opts(color=paint.accent, tools=["hover"], backend="bokeh"), _mark(hv.HLine, row["accuracy"], theme)]
+        ),
+        _title(row, f"stable rank {number(row['stable_rank'])}, {rest}"),
         theme=theme,
         height=_HEIGHT,
         logy=True,
@@ -75,30 +77,30 @@ def _ranked(row: Mapping[str, Any], values: FloatArray, theme: Theme) -> Any:
 def _tail(row: Mapping[str, Any], values: FloatArray, theme: Theme) -> Any:
     hv, paint = load(), colours(theme)
     eigenvalues = np.square(values[values > row["accuracy"]])
-    if row["alpha"] is None or np.isnan(row["alpha"]):
+    alpha, start = row["alpha"], row["alpha_xmin"]
+    if not _known(alpha):
         return placeholder(f"{row['name']}: too few different eigenvalues for a power law", theme=theme)
     edges = np.geomspace(eigenvalues.min(), eigenvalues.max() * (1 + 1e-9), _BINS + 1)
     heights = np.histogram(eigenvalues, edges)[0] / eigenvalues.size / np.diff(edges)
     middles = np.sqrt(edges[1:] * edges[:-1])
-    points = hv.Scatter((middles[heights > 0], heights[heights > 0]), "eigenvalue", "density")
-    x = np.geomspace(row["alpha_xmin"], eigenvalues.max(), _POINTS)
+    points = hv.Scatter((middles[heights > 0], heights[heights > 0]), "eigenvalue", "density", label="eigenvalues")
+    x = np.array([start, eigenvalues.max()])
     share = row["alpha_tail"] / eigenvalues.size
-    law = share * (row["alpha"] - 1) / row["alpha_xmin"] * (x / row["alpha_xmin"]) ** -row["alpha"]
-    line = hv.Curve((x, law), "eigenvalue", "density")
-    start = hv.VLine(row["alpha_xmin"]).opts(color=paint.muted, line_dash="dotted", line_width=1, backend="bokeh")
-    facts = f"alpha {row['alpha']:.2f} ± {row['alpha_sigma']:.2f} over {row['alpha_tail']:,} eigenvalues"
+    law = share * (alpha - 1) / start * (x / start) ** -alpha
+    line = hv.Curve((x, law), "eigenvalue", "density", label="power law of the tail")
     drawn = points.opts(color=paint.accent, size=6, tools=["hover"], backend="bokeh")
     fit = line.opts(color=paint.series[1], line_width=2, backend="bokeh")
     return framed(
-        hv.Overlay([drawn, fit, start]),
-        _title(row, facts),
+        hv.Overlay([drawn, fit, _mark(hv.VLine, start, theme)]),
+        _title(row, f"alpha {alpha:.2f} ± {row['alpha_sigma']:.2f} over {row['alpha_tail']:,} eigenvalues"),
         theme=theme,
         height=_HEIGHT,
         logx=True,
         logy=True,
         xlabel="eigenvalue (squared singular value)",
         ylabel="density",
-        ylim=(heights[heights > 0].min() / 2, heights.max() * 2),
+        ylim=(min(heights[heights > 0].min(), law[-1]) / 2, heights.max() * 2),
+        legend_position="bottom_left",
     )
 
 
@@ -129,25 +131,32 @@ def _estimated(row: Mapping[str, Any], theme: Theme) -> Any:
 
 def _bulk(row: Mapping[str, Any], values: FloatArray, theme: Theme) -> Any:
     hv, paint = load(), colours(theme)
-    if row["mp_sigma"] is None or np.isnan(row["mp_sigma"]):
+    if not _known(row["mp_sigma"]):
         return placeholder(f"{row['name']}: half of its eigenvalues are 0, which leaves no bulk", theme=theme)
     eigenvalues = np.square(values)
     high = 1.6 * row["mp_edge"]
     heights, edges = np.histogram(eigenvalues, _BINS, range=(0, high))
-    bars = hv.Histogram((edges, heights / eigenvalues.size / np.diff(edges)), kdims="eigenvalue", vdims="density")
+    shares = heights / eigenvalues.size / np.diff(edges)
+    bars = hv.Histogram((edges, shares), kdims="eigenvalue", vdims="density", label="eigenvalues")
     x = np.linspace(0, high, _POINTS)
-    line = hv.Curve((x, density(x, row["mp_sigma"], (row["rows"], row["cols"]))), "eigenvalue", "density")
-    edge = hv.VLine(row["mp_edge"]).opts(color=paint.muted, line_dash="dotted", line_width=1, backend="bokeh")
+    noise = density(x, row["mp_sigma"], (row["rows"], row["cols"]))
+    line = hv.Curve((x, noise), "eigenvalue", "density", label="noise (Marchenko and Pastur)")
     beyond = int((eigenvalues > high).sum())
     facts = f"noise of sigma {number(row['mp_sigma'])}, {row['mp_spikes']:,} spikes, {beyond:,} beyond this picture"
     drawn = bars.opts(color=paint.accent, line_color=paint.background, tools=["hover"], backend="bokeh")
-    law = line.opts(color=paint.series[1], line_width=2, backend="bokeh")
+    law = line.opts(color=paint.series[1], line_width=2, line_join="round", backend="bokeh")
     return framed(
-        hv.Overlay([drawn, law, edge]),
+        hv.Overlay([drawn, law, _mark(hv.VLine, row["mp_edge"], theme)]),
         _title(row, facts),
         theme=theme,
         height=_HEIGHT,
         xlabel="eigenvalue (squared singular value)",
         ylabel="density",
         xlim=(0, high),
+        legend_position="top_right",
     )
+
+
+def _mark(line: Any, at: float, theme: Theme) -> Any:
+    """A dotted line across the picture."""
+    return line(at).opts(color=colours(theme).muted, line_dash="dotted", line_width=1, backend="bokeh")

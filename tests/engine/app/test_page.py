@@ -274,6 +274,10 @@ def test_a_report_with_spectra_has_their_tab(chromium, serving, minilm, tmp_path
     drawn = """() => { let n = 0; for (const doc of Bokeh.documents) for (const model of doc._all_models.values())
       if (model.type == "Figure" && /stable rank|alpha|noise of sigma/.test(model.title?.text ?? "")) n++; return n }"""
     visited.wait(lambda: visited.page.evaluate(drawn), lambda count: count == 3)
+    wide = """() => { const found = []; const walk = view => { (view.child_views ?? []).forEach(walk)
+      if (/^vector/.test(view.model.title?.text ?? "")) found.push(view.frame.bbox.width) }
+      for (const root of Bokeh.index.roots) walk(root); return found }"""
+    visited.wait(lambda: visited.page.evaluate(wide), lambda widths: len(widths) >= 2 and min(widths) > 200)
     visited.keep("spectrum")
     visited.close()
 

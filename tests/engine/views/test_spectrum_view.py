@@ -86,7 +86,7 @@ def test_the_leading_vectors_are_drawn_or_say_why(report, name, theme):
         assert picture.traverse(lambda x: x, [hv.Text])
         return
     bars = picture.traverse(lambda x: x, [hv.Rectangles])
-    assert len(bars) == 2 * len(row["row_participation"])
+    assert len(bars) == 2 * len(row["row_participation"]) == 2 * len(row["vector_ranks"])
     np.testing.assert_array_equal(bars[0].dimension_values("loading"), row["row_loadings"][:8])
     assert bars[0].dimension_values("channel")[0] == f"<b>token {row['row_carriers'][0]}</b>"
     assert bars[1].dimension_values("channel")[0] == str(row["col_carriers"][0])
