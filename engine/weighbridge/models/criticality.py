@@ -77,8 +77,8 @@ def criticality(
     or gradient is not finite are counted in `broken` and left out. Errors are standard errors over examples, NaN for
     fewer than two.
 
-    With `report`, the tables `criticality` (a row each tensor and task), `criticality_units` (each layer and task, lists
-    by unit) and `criticality_curves` go to that folder; `if_exists="resume"` keeps rows of other tensors there.
+    With `report`, the tables `criticality` (a row each tensor and task), `criticality_units` (each layer and task,
+    lists by unit) and `criticality_curves` go to that folder; `if_exists="resume"` keeps rows of other tensors there.
     `progress` is told what is done: words, examples, examples in all or 0.
 
     Raises `BadArgument` before any work for a first batch, a loss or a network that do not fit, unknown layers and

@@ -1,6 +1,7 @@
 """A data set as it comes, in batches of any size, cut anew into chunks of one: so its own cut changes nothing."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +20,8 @@ class DatasetEnded(ReadFailed):
     partial: Any = None
 
 
-class Chunk(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Chunk:
     """Examples along the first axes; the last `len(inputs) - count` repeat an example and do not count."""
 
     inputs: npt.NDArray[Any]
@@ -41,7 +43,7 @@ class Dataset:
 
     def __init__(self, batches: Iterable[Any], tasks: str, *, what: str = "dataset") -> None:
         try:
-            self._rest = iter(batches)
+            self._rest: Iterator[Any] | None = iter(batches)
         except TypeError:
             raise BadArgument(
                 f"{what} is a {type(batches).__name__}; expected an iterable of batches (inputs, labels)"
@@ -71,26 +73,18 @@ class Dataset:
         """
         waiting: list[Batch] = []
         held = 0
-        broken: BadArgument | DatasetEnded | None = None
-        batches = self._batches()
-        while True:
-            try:
-                batch = next(batches)
-            except StopIteration:
-                break
-            except DatasetEnded as error:
-                broken = error
-                break
+        ended: list[DatasetEnded] = []
+        for batch in _until(self._batches(), ended):
             waiting.append(batch)
             held += len(batch.inputs)
             while held >= size:
                 joined = _joined(waiting)
-                yield _chunk(joined, 0, size, size)
+                yield _chunk(joined, size, size)
                 waiting, held = [_cut(joined, size)], held - size
         if held:
-            yield _chunk(_joined(waiting), 0, held, size)
-        if broken is not None:
-            raise broken
+            yield _chunk(_joined(waiting), held, size)
+        if ended:
+            raise ended[0]
 
     def _batches(self) -> Iterator[Batch]:
         if self._first is not None and self._rest is not None:
@@ -128,7 +122,8 @@ class Dataset:
         arrays = [np.asarray(part) for part in raw]
         lengths = [array.shape[0] if array.ndim else -1 for array in arrays]
         if len(set(lengths)) > 1 or lengths[0] < 0:
-            raise BadArgument(f"{where} has shapes {[a.shape for a in arrays]}; expected one number of examples in each")
+            shapes = ", ".join(str(array.shape) for array in arrays)
+            raise BadArgument(f"{where} has shapes {shapes}; expected as many examples in each, first axis")
         inputs, labels = arrays[:2]
         if self._first is not None:
             for of, now, before in (("inputs", inputs, self._first.inputs), ("labels", labels, self._first.labels)):
@@ -145,8 +140,18 @@ class Dataset:
         else:
             return (WHOLE,) * len(arrays[0])
         if ids.ndim != 1 or ids.dtype.kind not in "biuSUO":
-            raise BadArgument(f"{where}: tasks are {ids.dtype} of shape {ids.shape}; expected a number or name an example")
+            raise BadArgument(
+                f"{where}: tasks are {ids.dtype} of shape {ids.shape}; expected a number or name for each example"
+            )
         return tuple(map(str, ids.tolist()))
+
+
+def _until(batches: Iterator[Batch], ended: list[DatasetEnded]) -> Iterator[Batch]:
+    """The batches before the data set breaks off, and then in `ended` why it does."""
+    try:
+        yield from batches
+    except DatasetEnded as error:
+        ended.append(error)
 
 
 def said(error: BaseException) -> str:
@@ -162,17 +167,18 @@ def _sides(array: npt.NDArray[Any]) -> str:
 def _joined(batches: list[Batch]) -> Batch:
     if len(batches) == 1:
         return batches[0]
-    tasks = tuple(task for batch in batches for task in batch.tasks)
-    return Batch(*(np.concatenate([batch[i] for batch in batches]) for i in range(2)), tasks)  # type: ignore[call-overload]
+    inputs, labels = (np.concatenate([batch[i] for batch in batches]) for i in range(2))
+    return Batch(inputs, labels, tuple(task for batch in batches for task in batch.tasks))
 
 
 def _cut(batch: Batch, first: int) -> Batch:
-    return Batch(*(part[first:] for part in batch))
+    return Batch(batch.inputs[first:], batch.labels[first:], batch.tasks[first:])
 
 
-def _chunk(batch: Batch, first: int, count: int, size: int) -> Chunk:
-    at = np.minimum(np.arange(first, first + size), first + count - 1)
-    return Chunk(batch.inputs[at], batch.labels[at], batch.tasks[first : first + count], count)
+def _chunk(batch: Batch, count: int, size: int) -> Chunk:
+    """The first `count` examples, filled up to `size`."""
+    at = np.minimum(np.arange(size), count - 1)
+    return Chunk(batch.inputs[at], batch.labels[at], batch.tasks[:count], count)
 
 
 def device_arrays(chunk: Chunk) -> tuple[Any, Any]:

@@ -1,6 +1,6 @@
 """Mean and spread of arrays over examples: states that merge in float64, so that any cut gives the same."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -8,7 +8,8 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 
 
-class Moments(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Moments:
     """Of `count` examples the mean, and the sum of squared deviations from it; both float64, of one shape."""
 
     count: int

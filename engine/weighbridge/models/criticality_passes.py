@@ -149,7 +149,8 @@ def gradients(
         row = jnp.concatenate([g.reshape(-1) for g in found])
         return jnp.where(finite, value, jnp.nan), correct, row, taylor, parts.sum([g**2 for g in found])
 
-    return jax.vmap(one)(inputs, labels)  # type: ignore[no-any-return]
+    found: tuple[Any, ...] = jax.vmap(one)(inputs, labels)
+    return found
 
 
 def _wide(x: Any) -> Any:
@@ -231,7 +232,8 @@ def fitted(
 def shaped(example: tuple[Any, Any], size: int) -> tuple[Any, Any]:
     """Abstract inputs and labels of so many examples like one."""
     made = (abstract((size, *a.shape[1:]), jax.dtypes.canonicalize_dtype(a.dtype)) for a in example)
-    return tuple(made)  # type: ignore[return-value]
+    inputs, labels = made
+    return inputs, labels
 
 
 @dataclass(frozen=True)
@@ -254,7 +256,8 @@ class State:
     @classmethod
     def empty(cls, weights: int, sums: int, units: int) -> "State":
         shapes = ((weights,), (weights,), (sums,), (sums,), (units,), (), ())
-        return cls(*map(empty, shapes))
+        gradient, square, taylor, fisher, lack, loss, correct = map(empty, shapes)
+        return cls(gradient, square, taylor, fisher, lack, loss, correct)
 
     def merge(self, other: "State") -> "State":
         """The state of the examples of both."""
@@ -290,10 +293,11 @@ class Pass:
         """The states of the tasks that a chunk has examples of."""
         inputs, labels = device_arrays(chunk)
         loss, correct, rows, taylor, fisher = self.gradients.run(inputs, labels)
-        host = [np.asarray(of, np.float64)[: chunk.count] for of in (loss, correct, taylor, fisher)]
+        host = (np.asarray(of, np.float64)[: chunk.count] for of in (loss, correct, taylor, fisher))
+        losses_, rights, taylors, fishers = host
         lack = self._lack(inputs, labels, chunk.count)
         tasks = np.array(chunk.tasks)
-        finite = np.isfinite(host[0])
+        finite = np.isfinite(losses_)
         found = {}
         for task in dict.fromkeys(chunk.tasks):
             of_task = tasks == task
@@ -302,9 +306,16 @@ class Pass:
             among[: chunk.count] = here
             g = np.asarray(weight_moments(rows, among), np.float64)
             count = int(here.sum())
-            own = [summarize(of[here]) for of in (host[2], host[3], lack, host[0], host[1])]
-            of_weights = (Moments(count, g[0], g[1]), Moments(count, g[2], g[3]))
-            found[task] = State(*of_weights, *own, broken=int((of_task & ~finite).sum()))
+            found[task] = State(
+                gradient=Moments(count, g[0], g[1]),
+                square=Moments(count, g[2], g[3]),
+                taylor=summarize(taylors[here]),
+                fisher=summarize(fishers[here]),
+                lack=summarize(lack[here]),
+                loss=summarize(losses_[here]),
+                correct=summarize(rights[here]),
+                broken=int((of_task & ~finite).sum()),
+            )
         return found
 
     def _lack(self, inputs: Any, labels: Any, count: int) -> npt.NDArray[np.float64]:

@@ -50,7 +50,11 @@ class Written:
 
 
 def begin(
-    report: str | os.PathLike[str] | None, tables: Sequence[str], options: dict[str, Any], name: str, if_exists: IfExists
+    report: str | os.PathLike[str] | None,
+    tables: Sequence[str],
+    options: dict[str, Any],
+    name: str,
+    if_exists: IfExists,
 ) -> Written:
     """The folder, with a manifest that promises the tables. Raises `ReportError`, `BadArgument`."""
     if report is None:

@@ -57,8 +57,9 @@ class Criticality:
     """What `criticality` found, as NumPy arrays; the tasks come first in each.
 
     `tasks` begins with "all", every example; with one task there is no other. `taylor`, `fisher` and their standard
-    errors are by tensor name, (tasks, *shape), `magnitude` (*shape). `tensors` and `layers` hold their sums by name, `units` those of channels and heads by layer. `examples`
-    and `broken` count those that are in and those left out because their loss or gradient is not finite.
+    errors are by tensor name, (tasks, *shape), `magnitude` (*shape). `tensors` and `layers` hold their sums by name,
+    `units` those of channels and heads by layer. `examples` and `broken` count those that are in, and those left out
+    because their loss or gradient is not finite.
     """
 
     tasks: tuple[str, ...]
@@ -102,7 +103,8 @@ def selectivity(scores: FloatArray) -> FloatArray:
     Tovee as Vinje and Gallant scale it. Negative scores count as 0. NaN where no score is positive, where one is NaN,
     and for fewer than two tasks. `scores.argmax(axis=0)` is the task that is served most.
 
-    Source: Rolls and Tovee 1995, doi:10.1152/jn.1995.73.2.713; Vinje and Gallant 2000, doi:10.1126/science.287.5456.1273.
+    Source: Rolls and Tovee 1995, doi:10.1152/jn.1995.73.2.713; Vinje and Gallant 2000,
+    doi:10.1126/science.287.5456.1273.
     """
     count = len(scores)
     if count < 2:
@@ -126,7 +128,8 @@ def assembled(subject: Subject, parts: Parts, states: Mapping[str, State]) -> Cr
     flat = np.abs(subject.flat())
     magnitude = subject.split(flat)
     taylor = subject.split(np.stack([flat * np.abs(state.gradient.value) for state in of]))
-    rows = _Rows(_values([s.taylor for s in of]), _errors([s.taylor for s in of]), _values([s.fisher for s in of]), _errors([s.fisher for s in of]))
+    taylors, fishers = [state.taylor for state in of], [state.fisher for state in of]
+    rows = _Rows(_values(taylors), _errors(taylors), _values(fishers), _errors(fishers))
     made = {
         name: rows.sums(i, taylor[name].reshape(len(of), -1).sum(axis=1), magnitude[name].sum())
         for i, name in enumerate(subject.names)
@@ -183,17 +186,17 @@ class _Rows:
     fisher: FloatArray
     fisher_error: FloatArray
 
-    def at(self, where: Any) -> tuple[FloatArray, ...]:
-        """The fields of `Sums` between its first and its last."""
-        return (
-            np.abs(self.taylor[:, where]),
-            self.taylor_error[:, where],
-            self.fisher[:, where],
-            self.fisher_error[:, where],
-        )
+    def at(self, where: Any) -> dict[str, FloatArray]:
+        """The fields of `Sums` that are of these."""
+        return {
+            "joint": np.abs(self.taylor[:, where]),
+            "joint_error": self.taylor_error[:, where],
+            "fisher": self.fisher[:, where],
+            "fisher_error": self.fisher_error[:, where],
+        }
 
     def sums(self, where: int, taylor: FloatArray, magnitude: Any) -> Sums:
-        return Sums(taylor, *self.at(where), np.asarray(magnitude))
+        return Sums(taylor=taylor, magnitude=np.asarray(magnitude), **self.at(where))
 
 
 def _lack(of: list[State], parts: Parts) -> tuple[FloatArray, FloatArray]:
@@ -220,12 +223,12 @@ def _units(
         for total, values in zip(sums, (taylor[name], magnitude[name][None]), strict=True):
             along = np.moveaxis(values, member.axis + 1, -1) if values.ndim > 1 else values[:, None]
             flat = along.reshape(len(values), -1, along.shape[-1]).sum(axis=1)
-            np.add.at(total, (slice(None), member.units - family.first), flat)
+            np.add.at(total.T, member.units - family.first, flat.T)
     where = slice(first + family.slice.start, first + family.slice.stop)
     return Units(
-        sums[0],
-        *rows.at(where),
-        sums[1][0],
+        **rows.at(where),
+        taylor=sums[0],
+        magnitude=sums[1][0],
         kind=family.kind,
         tensors=tensors,
         leave_one_out=lack[0][:, family.slice],

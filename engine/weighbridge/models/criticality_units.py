@@ -193,7 +193,7 @@ def _heads(
         if count is None:
             return None
         if (own and extent != count) or count < 1 or extent % count:
-            raise BadArgument(f"heads: {block!r} is said to have {count} heads; {name!r} has {extent} along axis {axis}")
+            raise BadArgument(f"heads: {block!r} cannot have {count} heads; {name!r} has {extent} along axis {axis}")
         found.append((i, axis))
     if not found or count is None:
         return None
