@@ -21,7 +21,7 @@ from weighbridge.models.saliency_calls import network
 
 Tasks = Literal["given", "labels", "none"]
 Told = Callable[[str, int, int], None]
-SHARES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+SHARES = (0.0, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 
 
 def criticality(
