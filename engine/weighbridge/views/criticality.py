@@ -279,8 +279,8 @@ def served(report: Report) -> Served:
 def criticality_selectivity(report: Report, *, theme: Theme = "light", width: int = WIDTH) -> Any:
     """Every channel and head: how much all examples need it, and how far one task alone does, as an `hv.Overlay`.
 
-    Colour is the task that a unit serves most. To the right stand units of one task, to the left what tasks share. Scores
-    are on a scale of square roots. A report of one task gives a text; `ReportError` without the table.
+    Colour is the task that a unit serves most. To the right stand units of one task, to the left what tasks share.
+    Scores are on a scale of square roots. A report of one task gives a text; `ReportError` without the table.
     """
     found, hv, paint = served(report), load(), colours(theme)
     if not found.layer:
