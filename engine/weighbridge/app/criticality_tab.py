@@ -37,6 +37,13 @@ def criticality_tab(report: Report, theme: Theme) -> Any:
     """The pictures of a report's criticality, with what chooses among them; a text where there is none."""
     if WEIGHTS not in report.manifest.analyses or report.table(WEIGHTS).empty:
         return _text("no criticality is in this report; weighbridge.criticality(..., report=...) measures it", theme)
+
+    def sums(score: LayerScore) -> Any:
+        return _pane(criticality_layers(report, score=score, theme=theme))
+
+    def curves(outcome: Outcome) -> Any:
+        return _pane(criticality_curves(report, outcome, theme=theme))
+
     parts: list[Any] = [_text(_examined(report), theme)]
     if UNITS in report.manifest.analyses and unit_layers(report):
         layer = panel.widgets.Select(name="layer", options=unit_layers(report), width=260)
@@ -53,13 +60,13 @@ def criticality_tab(report: Report, theme: Theme) -> Any:
     of_layers = panel.widgets.Select(name="sum", options=_options(get_args(LayerScore)), width=180)
     parts += [
         of_layers,
-        panel.bind(lambda score: _pane(criticality_layers(report, score=score, theme=theme)), of_layers),
+        panel.bind(sums, of_layers),
     ]
     if CURVES in report.manifest.analyses and not report.table(CURVES).empty:
         outcome = panel.widgets.RadioButtonGroup(name="outcome", options=_options(get_args(Outcome)))
         parts += [
             panel.Row(outcome, width=220, margin=0),
-            panel.bind(lambda of: _pane(criticality_curves(report, of, theme=theme)), outcome),
+            panel.bind(curves, outcome),
         ]
     return panel.Column(*parts, sizing_mode="stretch_both", scroll=True, margin=0)
 

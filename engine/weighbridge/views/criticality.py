@@ -1,5 +1,6 @@
 """What each task needs of a network: its channels, its layers, and how it fares as weights are removed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -226,7 +227,7 @@ _DASH = {"magnitude": "dashed"}
 
 
 def _curve(
-    hv: Any, x: FloatArray, row: dict[str, Any], outcome: str, middle: FloatArray | None, colour: str, dash: str
+    hv: Any, x: FloatArray, row: Mapping[Any, Any], outcome: str, middle: FloatArray | None, colour: str, dash: str
 ) -> list[Any]:
     """A score's line with its points, and the area between it and the random orders."""
     values = np.asarray(row[outcome], np.float64)
