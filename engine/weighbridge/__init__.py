@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     )
     from weighbridge.exports import export
     from weighbridge.models import recorder
+    from weighbridge.models.criticality import criticality
     from weighbridge.models.expanded import expanded_weights
     from weighbridge.models.influence import influence
     from weighbridge.models.linearize import linearize
@@ -62,6 +63,7 @@ _HOMES = {
     ),
     "weighbridge.exports": ("export",),
     "weighbridge.app": ("view",),
+    "weighbridge.models.criticality": ("criticality",),
     "weighbridge.models.expanded": ("expanded_weights",),
     "weighbridge.models.influence": ("influence",),
     "weighbridge.models.linearize": ("linearize",),
@@ -91,6 +93,7 @@ __all__ = [
     "attribution_to_weights",
     "circuits",
     "correlate",
+    "criticality",
     "deletion_insertion",
     "expanded_weights",
     "export",

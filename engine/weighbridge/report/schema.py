@@ -329,6 +329,60 @@ TRAJECTORY_PATH = (
     Column("scores", "list<float64>", "where the step lies along each principal component"),
     Column("explained", "list<float64>", "share of the variance that each component explains, the same in every row"),
 )
+_EXAMINED = (
+    Column("examples", "int64", "examples that the row is over; its part names their task, empty for all"),
+    Column("broken", "int64", "examples left out because their loss or gradient is not finite"),
+    Column("loss", "float64", "mean loss of the network on them"),
+    Column("loss_error", "float64", "its standard error"),
+    Column("accuracy", "float64", "share whose greatest output is at the label; null where that has no meaning"),
+)
+_CRITICALITY = (
+    ("taylor", "sum over the weights of |mean of w ∂L/∂w|"),
+    ("joint", "|mean of the sum of w ∂L/∂w|: what the loss changes by without them, to first order"),
+    ("joint_error", "its standard error over examples"),
+    ("fisher", "sum over the weights of the mean of (∂L/∂w)²"),
+    ("fisher_error", "its standard error over examples"),
+)
+CRITICALITY = (
+    *_MATRIX[:-2],
+    *_EXAMINED,
+    Column("magnitude", "float64", "sum of |w|"),
+    *(Column(name, "float64", meaning) for name, meaning in _CRITICALITY),
+    *_STATE,
+)
+CRITICALITY_UNITS = (
+    Column("name", "string", "the layer, or the attention whose heads these are"),
+    Column("part", "string", "the task; empty for all examples"),
+    Column("step", "int64", "training step; null for a checkpoint"),
+    Column("role", "string", "what the layer's largest tensor is for, by its name"),
+    Column("layer", "int32", "number of the block it belongs to, by its name"),
+    Column("kind", "string", "channel or head"),
+    Column("units", "int64", "how many there are"),
+    *_EXAMINED,
+    Column("selectivity_of", "string", "the score that unit_selectivity is of"),
+    *_STATE,
+    Column("tensors", "list<string>", "the tensors that make the units"),
+    *(Column(f"unit_{name}", "list<float64>", f"of each unit: {meaning}") for name, meaning in _CRITICALITY),
+    Column("unit_leave_one_out", "list<float64>", "mean loss without each unit, less the mean loss; NaN: not measured"),
+    Column("unit_leave_one_out_error", "list<float64>", "its standard error over examples"),
+    Column("unit_magnitude", "list<float64>", "sum of |w| over each unit"),
+    Column("unit_selectivity", "list<float64>", "1 for a unit that one task needs, 0 for one that all need alike"),
+)
+CRITICALITY_CURVES = (
+    Column("name", "string", "the score whose highest weights are removed first, or random"),
+    Column("part", "string", "empty"),
+    Column("step", "int64", "training step; null for a checkpoint"),
+    Column("role", "string", "other"),
+    Column("draw", "int64", "which of the random orders; 0 for a score"),
+    Column("weights", "int64", "weights that shares are of"),
+    Column("loss_area", "float64", "mean over the shares' range of the loss above that of the whole network"),
+    Column("accuracy_area", "float64", "mean over the shares' range of the accuracy"),
+    *_STATE,
+    Column("shares", "list<float64>", "shares of the weights that are removed"),
+    Column("loss", "list<float64>", "mean loss at each"),
+    Column("loss_error", "list<float64>", "its standard error over examples"),
+    Column("accuracy", "list<float64>", "accuracy at each"),
+)
 TABLES: dict[str, tuple[Column, ...]] = {
     "scan": SCAN,
     "spectra": SPECTRA,
@@ -341,6 +395,9 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "training_units": TRAINING_UNITS,
     "trajectory": TRAJECTORY,
     "trajectory_path": TRAJECTORY_PATH,
+    "criticality": CRITICALITY,
+    "criticality_units": CRITICALITY_UNITS,
+    "criticality_curves": CRITICALITY_CURVES,
 }
 """The columns of every table that a report may hold."""
 HEADLINES: dict[str, tuple[str, ...]] = {
@@ -352,6 +409,9 @@ HEADLINES: dict[str, tuple[str, ...]] = {
     "training_units": ("step", "units", "dead", "saturated"),
     "trajectory": ("step", "l2", "sparsity_1e3", "cosine_first", "step_length", "turn", "spectral_norm", "stable_rank"),
     "trajectory_path": ("step", "tensors", "count"),
+    "criticality": ("taylor", "joint", "fisher", "magnitude", "loss", "accuracy", "examples"),
+    "criticality_units": ("kind", "units", "loss", "accuracy", "examples"),
+    "criticality_curves": ("draw", "loss_area", "accuracy_area"),
     "weightwatcher": ("alpha", "D", "num_pl_spikes", "stable_rank", "alpha_weighted", "log_norm", "spectral_norm"),
     "projections": ("points", "trustworthiness", "neighbour_recall", "kl", "explained_variance", "clusters"),
 }

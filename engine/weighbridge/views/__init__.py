@@ -6,6 +6,12 @@ What shows many small pictures is a `Sheet`, which becomes elements by `.element
 from weighbridge.views.banding import banding
 from weighbridge.views.channels import channels
 from weighbridge.views.circuit import circuit
+from weighbridge.views.criticality import (
+    criticality,
+    criticality_curves,
+    criticality_layers,
+    criticality_selectivity,
+)
 from weighbridge.views.depth import depth
 from weighbridge.views.distribution import distribution
 from weighbridge.views.factors import factors
@@ -42,6 +48,10 @@ __all__ = [
     "banding",
     "channels",
     "circuit",
+    "criticality",
+    "criticality_curves",
+    "criticality_layers",
+    "criticality_selectivity",
     "depth",
     "distribution",
     "factors",
