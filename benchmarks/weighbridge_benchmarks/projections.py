@@ -3,7 +3,8 @@
     python -m weighbridge_benchmarks.projections --json results.json
 
 MiniLM's 30,522 × 384 vocabulary. What is not installed is left out. Every figure of a peer is of the same run, in
-turns, after one round that is not counted, in which ours compiles. t-SNE is of the first rows alone, from the same
+turns, after one round that is not counted, in which ours compiles. `--device gpu` measures our forms on an accelerator,
+and the product of the same blocks there; peers stay on the host. t-SNE is of the first rows alone, from the same
 neighbours and the same start, and both maps are scored by one exact evaluator.
 """
 
@@ -52,26 +53,42 @@ def neighbours(x: Array, kernels: Variant, count: int = 15) -> dict[str, Any]:
             nearest = np.argpartition(scores, -count, axis=1)[:, -count:]
             np.take_along_axis(scores, nearest, axis=1)
 
-    def product() -> None:
-        """Each pair of blocks once, as the host form does."""
-        for at in starts:
-            for other in range(at, len(x), _BLOCK):
-                units[at : at + _BLOCK] @ units[other : other + _BLOCK].T
-
     works: dict[str, Work] = {
         "neighbours": lambda: kernels.neighbours(x, x, count=count, first=0),
         "correlations": lambda: kernels.correlations(x, count=count),
-        "product": product,
+        "product": _product_alone(units, kernels),
         "numpy": blocked,
     }
     return _ratios(in_turns(works, 2), "neighbours")
 
 
-def components(x: Array, count: int = 50) -> dict[str, Any]:
-    """Principal components and scores."""
-    from weighbridge_kernels import pca_host
+def _product_alone(units: Array, kernels: Variant) -> Work:
+    """The products that `neighbours` takes, where it takes them: on the host of each pair of blocks one, else both."""
+    blocks = [units[at : at + _BLOCK] for at in range(0, len(units), _BLOCK)]
+    if kernels.name == "host":
 
-    works: dict[str, Work] = {"pca": lambda: pca_host.scores(x, pca_host.pca(lambda: iter([x]), x.shape, count=count))}
+        def on_host() -> None:
+            for i, a in enumerate(blocks):
+                for b in blocks[i:]:
+                    a @ b.T
+
+        return on_host
+
+    import jax
+
+    from weighbridge_kernels.similar_tiles import product
+
+    def on_device() -> None:
+        for a in held:
+            jax.block_until_ready([product(a, b) for b in held])
+
+    held = [kernels.put(block) for block in blocks]
+    return on_device
+
+
+def components(x: Array, kernels: Variant, count: int = 50) -> dict[str, Any]:
+    """Principal components and scores."""
+    works: dict[str, Work] = {"pca": lambda: _scores(x, kernels, count)}
     if find_spec("sklearn"):
         from sklearn.decomposition import PCA
 
@@ -79,15 +96,19 @@ def components(x: Array, count: int = 50) -> dict[str, Any]:
     return _ratios(in_turns(works, 5), "pca")
 
 
-def factors(x: Array, count: int = 8, iterations: int = 20) -> dict[str, Any]:
-    """Non-negative factors of the positive and the negative part, with their losses."""
-    from weighbridge_kernels import nmf_host
+def _scores(x: Array, kernels: Variant, count: int) -> Array:
+    form = kernels.module("pca")
+    scores: Array = form.scores(x, form.pca(lambda: iter([x]), x.shape, count=count))
+    return scores
 
+
+def factors(x: Array, kernels: Variant, count: int = 8, iterations: int = 20) -> dict[str, Any]:
+    """Non-negative factors of the positive and the negative part, with their losses."""
     joined = np.concatenate([np.maximum(x, 0), np.maximum(-x, 0)])
     losses: dict[str, float] = {}
 
     def ours() -> None:
-        found = nmf_host.nmf(joined, count, iterations=iterations, tolerance=0.0)
+        found = kernels.module("nmf").nmf(joined, count, iterations=iterations, tolerance=0.0)
         losses["nmf"] = found.error
 
     works: dict[str, Work] = {"nmf": ours}
@@ -108,17 +129,13 @@ def _sklearn_nmf(x: Array, count: int, iterations: int) -> float:
 
 def embedding(x: Array, kernels: Variant) -> dict[str, Any]:
     """t-SNE by cosine from given neighbours and a given start, with the divergence of both maps."""
-    from weighbridge_kernels import pca_host, tsne_host
-
     count = neighbours_needed(PERPLEXITY, len(x))
     found = kernels.neighbours(x, x, count=count, first=0)
     graph = affinities(1 - found.values.astype(np.float64), found.indices, PERPLEXITY, kind="plain")
-    scores = pca_host.scores(x, pca_host.pca(lambda: iter([x]), x.shape, count=2))
-    start = scaled_start(scores, key=0)
+    start = scaled_start(_scores(x, kernels, 2), key=0)
+    form = kernels.module("tsne")
     maps: dict[str, Array] = {}
-    works: dict[str, Work] = {
-        "tsne": lambda: maps.update(tsne=tsne_host.tsne(graph, start, iterations=ITERATIONS).points)
-    }
+    works: dict[str, Work] = {"tsne": lambda: maps.update(tsne=form.tsne(graph, start, iterations=ITERATIONS).points)}
     if find_spec("openTSNE"):
         works["openTSNE"] = _opentsne(graph, start, maps)
     figures = _ratios(in_turns(works, 1), "tsne")
@@ -160,8 +177,8 @@ def main() -> None:
     figures: dict[str, Any] = {"machine": machine(), "host_read": host_read(2), "cores": os.cpu_count()}
     began = time.perf_counter()
     figures["neighbours"] = neighbours(x, kernels)
-    figures["pca"] = components(x)
-    figures["nmf"] = factors(x)
+    figures["pca"] = components(x, kernels)
+    figures["nmf"] = factors(x, kernels)
     figures["tsne"] = {"rows": given.rows} | embedding(np.ascontiguousarray(x[: given.rows]), kernels)
     figures["seconds_in_all"] = time.perf_counter() - began
     text = json.dumps(figures, indent=1)

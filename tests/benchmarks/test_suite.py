@@ -125,12 +125,13 @@ def test_picture(result: suite.Result, tmp_path: Path) -> None:
     ).replace("https://matplotlib.org", "")
 
 
-def test_the_projections_are_measured() -> None:
+@pytest.mark.parametrize("form", ["host", "jax"])
+def test_the_projections_are_measured(form: str) -> None:
     """Every part of `weighbridge_benchmarks.projections`, on a few rows; the peers that are installed too."""
     x = np.random.default_rng(0).standard_normal((300, 24)).astype(np.float32)
-    kernels = variants.select("cpu")
+    kernels = variants.select("cpu") if form == "host" else variants.on_jax("cpu")
     assert set(projections.neighbours(x, kernels)["seconds"]) == {"neighbours", "correlations", "product", "numpy"}
-    assert "pca" in projections.components(x, 5)["seconds"]
-    loss = projections.factors(x, 3)["loss"]
+    assert "pca" in projections.components(x, kernels, 5)["seconds"]
+    loss = projections.factors(x, kernels, 3)["loss"]
     assert loss["nmf"] <= 1.01 * loss.get("sklearn", loss["nmf"])
     assert projections.embedding(x, kernels)["kl"]["tsne"] > 0

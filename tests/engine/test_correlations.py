@@ -94,6 +94,7 @@ def test_planted_neurons_are_found(correlated):
 
 def test_no_tensor_is_left_out(correlated):
     tree = {
+        "none": np.ones((0, 7)),
         "one": np.ones((1, 7)),
         "two": np.eye(2),
         "same": np.ones((9, 5), np.float32),
@@ -105,6 +106,7 @@ def test_no_tensor_is_left_out(correlated):
     table = correlated(tree).table("correlations")
     assert set(table["name"]) == set(tree)
     rows = table.set_index(["name", "part"])
+    assert "no entries" in rows.loc[("none", ""), "reason"]
     assert rows.loc[("one", ""), "row_pairs"] == 0
     assert rows.loc[("two", ""), "row_greatest"] == 0
     assert rows.loc[("same", ""), "row_duplicates"] == 9
@@ -280,6 +282,7 @@ def test_the_command(transformer, tmp_path):
     done = run(app, arguments)
     assert done.exit_code == 0, done.output
     assert "row_duplicates" in done.stdout
+    assert "row_null_greatest" in done.stdout
     assert len(run(app, [*arguments, "--json"]).stdout.splitlines()) == 6
     assert run(app, [*arguments, "--kind", "euclidean"]).exit_code == 2
     assert run(app, [*arguments, "--threshold", "2"]).exit_code == 2

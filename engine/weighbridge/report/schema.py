@@ -402,7 +402,9 @@ TABLES: dict[str, tuple[Column, ...]] = {
 """The columns of every table that a report may hold."""
 HEADLINES: dict[str, tuple[str, ...]] = {
     "spectra": ("alpha", "alpha_tail", "stable_rank", "effective_rank", "rank", "mp_spikes", "spectral_norm", "route"),
-    "correlations": tuple(f"{s}_{name}" for s, _ in _SIDES for name in ("dead", "duplicates", "greatest", "spread")),
+    "correlations": tuple(
+        f"{s}_{name}" for s, _ in _SIDES for name in ("dead", "duplicates", "greatest", "null_greatest")
+    ),
     "relations": ("extent", "coordinates", "peer_overlap_expected", "parts", "part_overlap_expected"),
     "training": ("step", "weight_norm", "gradient_norm", "update_ratio", "gradient_cosine", "gradient_nan"),
     "training_groups": ("step", "gradient_norm", "share", "noise_scale"),

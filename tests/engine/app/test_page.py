@@ -327,7 +327,9 @@ def test_a_map_of_words_tells_of_those_that_are_selected(chromium, serving, mini
     page.get_by_text("rows selected").wait_for()
     rows = page.locator("table.figures tr")
     assert rows.count() > 3
-    assert re.search(r" · \d{4}", rows.nth(1).inner_text())
+    cells = rows.nth(1).locator("td")
+    assert re.search(r" · \d{4}$", cells.first.inner_text())
+    assert len(re.findall(r" · \d{4} \(0\.\d\d\)", cells.last.inner_text())) == 5  # its neighbours and how near
     page.get_by_role("button", name="see them in the heatmap").click()
     drawn = """() => { for (const doc of Bokeh.documents) for (const model of doc._all_models.values())
       if (model.type == "Figure" && / selected/.test(model.title?.text ?? "")) return true; return false }"""
