@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
@@ -192,17 +191,16 @@ def bias(
     }
     out = BiasReport(report, options, name=name, replace=if_exists == "overwrite") if report is not None else None
     held = jnp.zeros(len(inputs)) if examples.labels is None else jnp.asarray(examples.labels)
-    keys = jax.random.split(jax.random.key(key), 3)
     probe = Probe(net, inputs, held, measured, sites, {}, ablation, memory)
     first, second = (rows[compared[rows]] for rows in parts["attribution"])
     own = first, second
     probe = replace(probe, means=mean_activations(net, sites, inputs, np.concatenate(own)))
-    judge = Judge(probe, examples, compared, accuracy_of, Sampling(resamples, level, keys[0]))
+    judge = Judge(probe, examples, compared, accuracy_of, Sampling(resamples, level, (key, 2)))
 
     attribution = attributed(probe, own, steps)
     drawn: dict[str, Any] = {"paired": examples.paired, "level": level}
-    test = max_t(attribution.values, attribution.first, permutations=permutations, key=keys[1], **drawn)
-    ends = intervals(attribution.values, attribution.first, (1, -1), resamples=resamples, key=keys[2], **drawn)
+    test = max_t(attribution.values, attribution.first, permutations=permutations, key=(key, 3), **drawn)
+    ends = intervals(attribution.values, attribution.first, (1, -1), resamples=resamples, key=(key, 4), **drawn)
     units = _units(attribution, test, ends, level)
     if out is not None:
         out.write_units(attribution, units.columns())

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
-import jax
 import numpy as np
 import numpy.typing as npt
 
@@ -48,7 +47,7 @@ class Sampling(NamedTuple):
 
     resamples: int
     level: float
-    key: Any
+    key: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,9 +140,8 @@ class Judge:
 
     def _intervals(self, halves: Any, coefficients: Any, draw: int) -> tuple[FloatArray, FloatArray]:
         paired = self.examples.paired and len(halves[0]) == len(halves[1])
-        resamples, level, key = self.sampling
-        drawn: dict[str, Any] = {"resamples": resamples, "level": level, "key": jax.random.fold_in(key, draw)}
-        return intervals(np.concatenate(halves), len(halves[0]), coefficients, paired=paired, **drawn)
+        sampling = {**self.sampling._asdict(), "key": (*self.sampling.key, draw)}
+        return intervals(np.concatenate(halves), len(halves[0]), coefficients, paired=paired, **sampling)
 
 
 def _difference(halves: tuple[FloatArray, FloatArray]) -> FloatArray:

@@ -3,7 +3,7 @@
 Relabelled groups and resampled inputs are rows of weights, so that all of them together are one matrix product.
 """
 
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,9 +13,7 @@ import numpy.typing as npt
 from jax import lax
 
 _BLOCK = 256
-"""Rows of weights at a time,"""
-_COLUMNS = 8192
-"""and units, for which all resampled means are held."""
+"""Rows of weights at a time."""
 _LEAST_SPREAD = 1e-6
 """Of the greatest: units that spread less are constant but for rounding."""
 _TIE = 1e-5
@@ -34,7 +32,7 @@ class MaxT(NamedTuple):
     """The greatest statistic of each permutation."""
 
 
-def max_t(values: Any, first: int, *, paired: bool, permutations: int, level: float, key: Any) -> MaxT:
+def max_t(values: Any, first: int, *, paired: bool, permutations: int, level: float, key: Sequence[int]) -> MaxT:
     """Single-step max-T test of a difference of means for every column of values (inputs, units).
 
     Rows before `first` are one group. The statistic of two groups is the difference of means over the standard
@@ -61,11 +59,12 @@ def max_t(values: Any, first: int, *, paired: bool, permutations: int, level: fl
     known = np.isfinite(scale)
     tested = known & (scale > _LEAST_SPREAD * np.max(scale[known], initial=0.0))
     standard = np.where(tested, x, 0.0) / np.where(tested, scale, 1.0)
-    held, w = jnp.asarray(standard, jnp.float32), jnp.asarray(weights, jnp.float32)
-    observed = np.asarray(_product(w[None], held), np.float64)[0]
-    blocks = [
-        np.asarray(_greatest(held, w, key, jnp.int32(i), paired), np.float64) for i in range(0, permutations, _BLOCK)
-    ]
+    held, rng = jnp.asarray(standard, jnp.float32), np.random.default_rng(key)
+    observed = weights @ standard
+    blocks = []
+    for _ in range(0, permutations, _BLOCK):
+        drawn = relabelled(weights, rng, _BLOCK, paired=paired).astype(np.float32)
+        blocks.append(np.asarray(_greatest(drawn, held), np.float64))
     greatest = np.sort(np.concatenate(blocks)[:permutations])
     reached = permutations - np.searchsorted(greatest, np.abs(observed) * (1 - _TIE))
     p = (1 + reached) / (1 + permutations)
@@ -81,17 +80,16 @@ def max_t(values: Any, first: int, *, paired: bool, permutations: int, level: fl
     )
 
 
-def relabelled(weights: Any, key: Any, first: Any, count: int, paired: bool) -> Any:
-    """Weights of `count` permutations from number `first` on, (count, inputs): each depends on key and number alone."""
-    keys = jax.vmap(partial(jax.random.fold_in, key))(first + jnp.arange(count))
+def relabelled(weights: FloatArray, rng: np.random.Generator, count: int, *, paired: bool) -> FloatArray:
+    """Weights of so many permutations, (count, inputs)."""
     if paired:
-        return jax.vmap(lambda k: jax.random.rademacher(k, weights.shape, weights.dtype) * weights)(keys)
-    return jax.vmap(lambda k: jax.random.permutation(k, weights))(keys)
+        return np.asarray(weights * rng.choice(np.array([-1.0, 1.0]), size=(count, len(weights))))
+    return np.asarray(rng.permuted(np.broadcast_to(weights, (count, len(weights))), axis=1))
 
 
-@partial(jax.jit, static_argnums=4)
-def _greatest(x: Any, weights: Any, key: Any, first: Any, paired: bool) -> Any:
-    return jnp.abs(_product(relabelled(weights, key, first, _BLOCK, paired), x)).max(axis=1, initial=0.0)
+@jax.jit
+def _greatest(weights: Any, x: Any) -> Any:
+    return jnp.abs(_product(weights, x)).max(axis=1, initial=0.0)
 
 
 def _product(weights: Any, x: Any) -> Any:
@@ -101,12 +99,12 @@ def _product(weights: Any, x: Any) -> Any:
 def intervals(
     values: Any,
     first: int,
-    coefficients: tuple[float, float],
+    coefficients: Sequence[float],
     *,
     paired: bool,
     resamples: int,
     level: float,
-    key: Any,
+    key: Sequence[int],
 ) -> tuple[FloatArray, FloatArray]:
     """Percentile bootstrap of c₁ · mean of the first group + c₂ · mean of the second, for each column: (low, high).
 
@@ -116,34 +114,15 @@ def intervals(
     Source: Efron and Tibshirani 1993, "An introduction to the bootstrap", chapter 13.
     """
     x = np.asarray(values, np.float64)
-    centre = np.nan_to_num(x.mean(axis=0) if len(x) else np.zeros(x.shape[1]))
-    second = len(x) - first
-    offset = centre * ((coefficients[0] if first else 0.0) + (coefficients[1] if second else 0.0))
-    ends = []
-    for start in range(0, x.shape[1], _COLUMNS):
-        held = jnp.asarray(x[:, start : start + _COLUMNS] - centre[start : start + _COLUMNS], jnp.float32)
-        c = jnp.asarray(coefficients, jnp.float32)
-        drawn = [
-            np.asarray(_resampled(held, c, key, jnp.int32(i), first, paired), np.float64)
-            for i in range(0, resamples, _BLOCK)
-        ]
-        ends.append(np.quantile(np.concatenate(drawn)[:resamples], [level / 2, 1 - level / 2], axis=0))
-    low, high = np.concatenate(ends, axis=1) if ends else np.zeros((2, 0))
-    return low + offset, high + offset
-
-
-@partial(jax.jit, static_argnums=(4, 5))
-def _resampled(x: Any, coefficients: Any, key: Any, start: Any, first: int, paired: bool) -> Any:
-    """Resampled sums of both groups' means, (block, columns)."""
-    keys = jax.vmap(partial(jax.random.fold_in, key))(start + jnp.arange(_BLOCK))
     sizes = first, len(x) - first
-
-    def weights(k: Any) -> Any:
-        parts = []
-        for i, size in enumerate(sizes):
-            own = k if paired else jax.random.fold_in(k, i)
-            drawn = jax.random.randint(own, (size,), 0, max(size, 1))
-            parts.append(jnp.zeros(size).at[drawn].add(coefficients[i] / max(size, 1)))
-        return jnp.concatenate(parts)
-
-    return _product(jax.vmap(weights)(keys), x)
+    rng = np.random.default_rng(key)
+    drawn = np.empty((resamples, x.shape[1]))
+    for start in range(0, resamples, _BLOCK):
+        count = min(_BLOCK, resamples - start)
+        times = [rng.multinomial(n, np.full(n, 1 / n), count) if n else np.zeros((count, 0)) for n in sizes]
+        if paired:
+            times[1] = times[0]
+        parts = [c / max(n, 1) * t for c, n, t in zip(coefficients, sizes, times, strict=True)]
+        drawn[start : start + count] = np.concatenate(parts, axis=1) @ x
+    low, high = np.quantile(drawn, [level / 2, 1 - level / 2], axis=0)
+    return low, high
