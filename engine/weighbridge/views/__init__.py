@@ -4,6 +4,8 @@ What shows many small pictures is a `Sheet`, which becomes elements by `.element
 """
 
 from weighbridge.views.banding import banding
+from weighbridge.views.bias import bias, bias_interventions, bias_map
+from weighbridge.views.bias_file import save_bias
 from weighbridge.views.channels import channels
 from weighbridge.views.circuit import circuit
 from weighbridge.views.depth import depth
@@ -40,6 +42,9 @@ __all__ = [
     "Sheet",
     "Tile",
     "banding",
+    "bias",
+    "bias_interventions",
+    "bias_map",
     "channels",
     "circuit",
     "depth",
@@ -61,6 +66,7 @@ __all__ = [
     "saliency_curves",
     "saliency_randomisation",
     "saliency_sheet",
+    "save_bias",
     "save_saliency_sheet",
     "scatter",
     "similarities",
