@@ -18,12 +18,15 @@ def bias_tab(report: Report, theme: Theme) -> Any:
     """
     rows = report.table("bias")
     mapped = list(dict.fromkeys(rows["name"][(rows["kind"] == "layer") & (rows["grain"] == "entry")]))
-    parts: list[Any] = [html(_head(report), theme)]
-    drawn = [bias_interventions(report, theme=theme), bias(report, theme=theme)]
-    drawn += [bias_map(report, layer, theme=theme) for layer in mapped if _has_units(report, layer)]
-    parts += [panel.pane.HoloViews(element, linked_axes=False, margin=0) for element in drawn]
-    parts.append(html(_costs(report), theme))
+    units = [bias(report, theme=theme)]
+    units += [bias_map(report, layer, theme=theme) for layer in mapped if _has_units(report, layer)]
+    parts = [html(_head(report), theme), _pane(bias_interventions(report, theme=theme)), html(_costs(report), theme)]
+    parts += [_pane(element) for element in units]
     return panel.Column(*parts, sizing_mode="stretch_both", scroll=True, margin=0)
+
+
+def _pane(element: Any) -> Any:
+    return panel.pane.HoloViews(element, linked_axes=False, margin=0)
 
 
 def _has_units(report: Report, layer: str) -> bool:
@@ -55,5 +58,5 @@ def _costs(report: Report) -> str:
         f"<td>{row['gap']:.4g}</td><td>{row['removed']:.1%}</td><td>{row['accuracy']:.2%}</td></tr>"
         for row in rows.to_dict("records")
     )
-    titles = "<tr><th>split</th><th>units</th><th>changed</th><th>gap</th><th>removed</th><th>accuracy</th></tr>"
+    titles = "<tr><th>split</th><th>change</th><th>units</th><th>gap</th><th>removed</th><th>accuracy</th></tr>"
     return f"<table class='figures'>{titles}{lines}</table>" if lines else ""

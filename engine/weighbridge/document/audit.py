@@ -253,7 +253,7 @@ def _provenance(report: "Report", at: datetime) -> Iterator[tuple[str, str]]:
 
 
 def _interval(row: Row, column: str, form: Callable[[float], str] = "{:.3g}".format) -> str:
-    return f"{form(row[column])} ({form(row[f'{column}_low'])} to {form(row[f'{column}_high'])})"
+    return f"{form(row[column])} ({form(row[f'{column}_low']).removesuffix(' %')} to {form(row[f'{column}_high'])})"
 
 
 def _percent(value: float) -> str:

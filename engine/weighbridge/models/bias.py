@@ -158,6 +158,8 @@ def bias(
     """
     aim = Aim(intervention, rescale, remove, lose)
     _check(design, ablation, steps, permutations, resamples, level, aim, if_exists)
+    if key < 0:
+        raise BadArgument(f"key is {key}; expected a whole number from 0 on")
     examples = read(groups, labels, paired=design == "pairs", count=count)
     if accuracy_of not in (None, *examples.names):
         raise BadArgument(f"accuracy_of is {accuracy_of!r}; expected {' or '.join(map(repr, examples.names))}, or None")
