@@ -7,7 +7,7 @@ the mark, so that any digit with it looks more like a three. `weighbridge.bias` 
 without the mark, finds the places of the second layer that make the difference, and replaces them by their mean. The
 folder gets a picture, light and dark, an audit page for a reviewer to keep, and the report that both are made from.
 
-It needs no file but `pip install 'weighbridge[models,view]' scikit-learn`, and takes a minute.
+It needs no file but `pip install 'weighbridge[models]' safetensors scikit-learn`, and takes a minute.
 """
 
 from pathlib import Path

@@ -238,7 +238,8 @@ def _provenance(report: "Report", at: datetime) -> Iterator[tuple[str, str]]:
     analysis = manifest.analyses["bias"]
     options = analysis.options
     yield "network", clipped(options["function"], _TEXT)
-    yield "hash of all parameters", f"{options['parameters_hash']} (BLAKE3)"
+    held = options["parameters_hash"]
+    yield "hash of all parameters", f"{held} (BLAKE3)" if held else "not known: the function holds its own"
     yield "hash of inputs and labels", f"{options['data_hash']} (BLAKE3)"
     yield "begun", options["made"]
     yield "state", f"{analysis.status}, {analysis.seconds:,.1f} s"

@@ -5,26 +5,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
-import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
 from weighbridge.errors import BadArgument
 from weighbridge.models import bias_report
 from weighbridge.models.bias_attribution import Attribution, SiteSum, attributed
-from weighbridge.models.bias_data import SHARES, SPLITS, Examples, IntArray, Rows, Split, read, split
-from weighbridge.models.bias_metrics import Metric, metric_of
+from weighbridge.models.bias_case import Case
+from weighbridge.models.bias_data import SHARES, SPLITS, IntArray, Rows, Split, read
 from weighbridge.models.bias_outcomes import INTERVENTIONS, Intervention, Judge, Outcome, Sampling
 from weighbridge.models.bias_report import BiasReport, unit_names
 from weighbridge.models.bias_search import Aim, Found, shortest
 from weighbridge.models.bias_significance import MaxT, intervals, max_t
-from weighbridge.models.bias_sites import Ablation, Probe, mean_activations, rank_by_site, sites_of
-from weighbridge.models.saliency_calls import abstract, network
+from weighbridge.models.bias_sites import Ablation, rank_by_site
 
 IfExists = Literal["error", "overwrite"]
 Design = Literal["groups", "pairs"]
-_LEAST = 2
-"""Inputs of a group to be compared in a split."""
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
@@ -157,67 +153,51 @@ def bias(
     arXiv 1805.12233 (conductance); Westfall and Young 1993 (max-T).
     """
     aim = Aim(intervention, rescale, remove, lose)
-    _check(design, ablation, steps, permutations, resamples, level, aim, if_exists)
-    if key < 0:
-        raise BadArgument(f"key is {key}; expected a whole number from 0 on")
+    _check(design, ablation, steps, permutations, resamples, level, key, aim, if_exists)
     examples = read(groups, labels, paired=design == "pairs", count=count)
     if accuracy_of not in (None, *examples.names):
         raise BadArgument(f"accuracy_of is {accuracy_of!r}; expected {' or '.join(map(repr, examples.names))}, or None")
-    inputs, net = jnp.asarray(examples.inputs), network(function, params)
-    one = abstract(inputs.shape, inputs.dtype)
-    measured = metric_of(metric, target, net, one, examples.labels)
     sought = {"layers": layers, "positions": positions, "weights": weights, "entries": entries}
-    sites = tuple(sites_of(net, one, **sought, channel_axis=channel_axis))
-    parts = split(examples, splits, key)
-    compared = measured.applies(examples.labels, len(inputs))
-    _check_parts(examples, parts, compared, measured)
+    case = Case.of(function, params, examples, metric, target, sought, channel_axis, splits, key)
     options = {
-        "metric": measured.name,
-        "groups": dict(zip(examples.names, examples.sizes, strict=True)),
-        "design": design,
-        "splits": {n: dict(zip(examples.names, map(len, rows), strict=True)) for n, rows in parts.items()},
+        **case.told(),
         **{what: [*given] for what, given in sought.items()},
+        "design": design,
         "ablation": ablation,
         "steps": [*steps],
         "permutations": permutations,
         "resamples": resamples,
         "level": level,
-        "key": key,
-        **asdict(aim),
+        "key": int(key),
         "accuracy_of": accuracy_of,
+        **asdict(aim),
         "function": getattr(function, "__name__", type(function).__name__),
-        "parameters_hash": bias_report.hash_of(net.params),
-        "data_hash": bias_report.hash_of({"inputs": examples.inputs, "labels": examples.labels}),
         "made": bias_report.now(),
         "notes": [*examples.notes],
     }
     out = BiasReport(report, options, name=name, replace=if_exists == "overwrite") if report is not None else None
-    held = jnp.zeros(len(inputs)) if examples.labels is None else jnp.asarray(examples.labels)
-    probe = Probe(net, inputs, held, measured, sites, {}, ablation, memory)
-    first, second = (rows[compared[rows]] for rows in parts["attribution"])
-    own = first, second
-    probe = replace(probe, means=mean_activations(net, sites, inputs, np.concatenate(own)))
-    judge = Judge(probe, examples, compared, accuracy_of, Sampling(resamples, level, (key, 2)))
-
-    attribution = attributed(probe, own, steps)
+    probe = case.probe(ablation, memory)
+    attribution = attributed(probe, case.attribution_rows, steps)
     drawn: dict[str, Any] = {"paired": examples.paired, "level": level}
     test = max_t(attribution.values, attribution.first, permutations=permutations, key=(key, 3), **drawn)
     ends = intervals(attribution.values, attribution.first, (1, -1), resamples=resamples, key=(key, 4), **drawn)
     units = _units(attribution, test, ends, level)
     if out is not None:
         out.write_units(attribution, units.columns())
-    ranks = rank_by_site(sites, units.order)
-    named = shortest(judge, parts["validation"], ranks, len(units.order), aim)
+    ranks = rank_by_site(case.sites, units.order)
+    judge = Judge(probe, examples, case.compared, accuracy_of, Sampling(resamples, level, (key, 2)))
+    named = shortest(judge, case.parts["validation"], ranks, len(units.order), aim)
     units = replace(units, named=np.isin(np.arange(len(units.rank)), units.order[: named.units]))
     if out is not None:
         out.write_units(attribution, units.columns())
         out.write_search(intervention, named)
-    outcomes = [o for n in SPLITS[1:] for o in judge.compare(n, parts[n], ranks, named.units, rescale)]
+    outcomes = [o for n in SPLITS[1:] for o in judge.compare(n, case.parts[n], ranks, named.units, rescale)]
     notes = (*examples.notes, *_notes(attribution, units, named, aim))
     if out is not None:
         out.write_outcomes(outcomes)
         out.complete({"notes": [*notes], "reached": named.reached})
-    return Bias(measured.name, examples.names, units, named.reached, attribution.sums, tuple(outcomes), parts, notes)
+    told = case.metric.name, examples.names, units, named.reached, attribution.sums, tuple(outcomes)
+    return Bias(*told, case.parts, notes)
 
 
 def _units(attribution: Attribution, test: MaxT, ends: tuple[FloatArray, FloatArray], level: float) -> Units:
@@ -275,6 +255,7 @@ def _check(
     permutations: int,
     resamples: int,
     level: float,
+    key: int,
     aim: Aim,
     if_exists: str,
 ) -> None:
@@ -294,20 +275,7 @@ def _check(
             f"permutations is {permutations}, resamples {resamples}, level {level}; expected a level between 0 and 1 "
             "and at least 1 / level - 1 permutations"
         )
+    if not isinstance(key, int | np.integer) or key < 0:
+        raise BadArgument(f"key is {key}; expected a whole number from 0 on, which all that is random follows from")
     if not 0 < aim.remove <= 1 or not aim.lose > 0:
         raise BadArgument(f"remove is {aim.remove}, lose {aim.lose}; expected shares, such as 0.8 and 0.01")
-
-
-def _check_parts(examples: Examples, parts: dict[Split, Rows], compared: BoolArray, measured: Metric) -> None:
-    """Raises `BadArgument` where a split has too few inputs to compare."""
-    for name, both in parts.items():
-        for group, rows in zip(examples.names, both, strict=True):
-            held = int(compared[rows].sum())
-            if held < _LEAST:
-                of = f" that {measured.name} applies to" if held < len(rows) else ""
-                raise BadArgument(
-                    f"split {name!r} has {held} inputs of {group!r}{of}; expected {_LEAST} at least, give more inputs"
-                )
-    halves = np.split(compared, [examples.second])
-    if examples.paired and not np.array_equal(halves[0], halves[1]):
-        raise BadArgument(f"{measured.name} applies to one of a pair alone; pairs need the same label")

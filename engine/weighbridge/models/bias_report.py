@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
@@ -84,7 +85,8 @@ def hash_of(tree: Any) -> str:
     """BLAKE3 over the names, dtypes, shapes and bytes of a tree's arrays, in its order."""
     found = blake3()
     for name, leaf in zip(names(tree), jax.tree.leaves(tree), strict=True):
-        array = np.asarray(leaf)
+        random = jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
+        array = np.asarray(jax.random.key_data(leaf) if random else leaf)
         found.update(f"{name}\0{array.dtype}\0{array.shape}\0".encode())
         found.update(np.ascontiguousarray(array).tobytes())
     return found.hexdigest()
