@@ -84,8 +84,8 @@ def metric_of(
             raise BadArgument(f"metric is {metric!r}; expected one of {', '.join(KINDS)}, or a function of outputs")
         named = getattr(pair[1], "__name__", "metric")
         found = Metric(named, None, pair, **form)
-        for function in pair:
-            _check_values(function, outputs, labels)
+        for which, function in enumerate(pair):
+            _check_values(which, function, outputs, labels)
         return found
     if metric not in KINDS:
         raise BadArgument(f"metric {metric!r}; expected one of {', '.join(KINDS)}, or a function of outputs and labels")
@@ -115,7 +115,7 @@ def _outputs(network: Network, inputs: npt.NDArray[Any]) -> Any:
     return out
 
 
-def _check_values(function: PerInput, outputs: Any, labels: npt.NDArray[Any] | None) -> None:
+def _check_values(which: int, function: PerInput, outputs: Any, labels: npt.NDArray[Any] | None) -> None:
     held = None if labels is None else abstract(labels.shape, labels.dtype)
     try:
         found = jax.eval_shape(function, outputs, held)
@@ -123,6 +123,8 @@ def _check_values(function: PerInput, outputs: Any, labels: npt.NDArray[Any] | N
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BadArgument(f"metric fails on outputs of shape {outputs.shape}: {said}") from error
     shape = getattr(found, "shape", None)
+    if which == 0 and shape == outputs.shape[:1] and not jnp.issubdtype(found.dtype, jnp.floating):
+        raise BadArgument(f"metric gives {found.dtype}, which has no gradient; give a pair, one with floats, then this")
     if shape != outputs.shape[:1]:
         got = f"shape {shape}" if shape is not None else f"a {type(found).__name__}"
         raise BadArgument(f"metric gives {got} for {outputs.shape[0]} inputs; expected one number for each")

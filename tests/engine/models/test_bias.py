@@ -361,6 +361,7 @@ BAD = {
     "a word": ({"layers": "map"}, "layers is 'map'; expected a sequence"),
     "metric": ({"metric": "fairness"}, "metric 'fairness'; expected one of score"),
     "not scalar": ({"metric": lambda outputs, labels: outputs}, "metric gives shape (70, 3) for 70 inputs"),
+    "no gradient": ({"metric": lambda outputs, labels: outputs.argmax(axis=1)}, "metric gives int32, which has no"),
     "no target": ({"target": None}, "target is None; an input has 3 outputs"),
     "target": ({"target": 3}, "target is 3; the network has 3 outputs, give 0 to 2"),
     "outputs": ({"function": lambda p, x: p["head"]["kernel"][0, 0]}, "function gives shape () for 70 inputs"),
@@ -415,6 +416,12 @@ def test_a_trained_shortcut_is_closed(example, key):
     assert before.accuracies[1] - after.accuracies[1] < 0.02
     places = [found.units.names[i].split(" at ")[1] for i in found.units.order[:5]]
     assert set(places) <= {"0, 0", "0, 1", "1, 0", "1, 1"}
+
+
+@pytest.mark.slow
+def test_the_example_ends_in_pictures_and_an_audit_page(example, tmp_path):
+    example.main(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"report", "bias.png", "bias_dark.png", "audit.html"}
 
 
 @pytest.mark.slow

@@ -164,9 +164,15 @@ def test_the_tab_stands_for_the_report(report, empty, theme):
     bias_tab(empty, theme).get_root()
 
 
-def test_the_audit_page_holds_it_all(report, empty, tmp_path):
-    weighbridge.export(report, html=tmp_path / "audit.html")
-    page = (tmp_path / "audit.html").read_text()
+@pytest.fixture(scope="module")
+def audited(report, tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "audit.html"
+    weighbridge.export(report, html=path)
+    return path
+
+
+def test_the_audit_page_holds_it_all(audited):
+    page = audited.read_text()
     assert "<b>marked" not in page
     assert "<script" not in page
     assert not re.search(r"(src|href)=\"(?!data:|#)", page)
@@ -188,6 +194,21 @@ def test_the_audit_page_holds_it_all(report, empty, tmp_path):
     ):
         assert said in flat, said
     assert page.count("data:image/png") == 2
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_audit_page_in_a_browser(chromium, audited, scheme):
+    opened, said = chromium.new_page(color_scheme=scheme), []
+    opened.on("console", lambda message: said.append(message.text))
+    opened.goto(audited.as_uri())
+    assert opened.locator("img:visible").get_attribute("class") == f"in-{scheme}"
+    assert opened.locator("img:visible").evaluate("image => image.naturalWidth") > 1000
+    assert opened.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert said == []
+    opened.close()
+
+
+def test_an_unfinished_report_is_exported_too(report, empty, tmp_path):
     weighbridge.export(empty, html=tmp_path / "empty.html")
     assert "did not come to its end" in (tmp_path / "empty.html").read_text()
     with pytest.raises(BadArgument, match="needs a scan"):
