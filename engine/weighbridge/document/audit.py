@@ -130,7 +130,7 @@ def _tested(options: dict[str, Any], rows: "pd.DataFrame", units: "pd.DataFrame"
         if names:
             yield said, clipped(", ".join(names), 4 * _TEXT)
     base = "the mean over the inputs of the attribution" if options["ablation"] == "mean" else "zero"
-    yield "ablated network", f"activations at {base}; weights at zero"
+    yield "ablated network", f"activations at {base}{'; weights at zero' if _of_weights(options) else ''}"
     yield (
         "integral",
         f"{options['steps'][0]} to {options['steps'][1]} midpoint steps from the ablated to the full network",
@@ -150,14 +150,17 @@ def _tested(options: dict[str, Any], rows: "pd.DataFrame", units: "pd.DataFrame"
     )
 
 
-def _changed(options: dict[str, Any], name: str | None = None) -> str:
-    """What is done to units."""
+def _of_weights(options: dict[str, Any]) -> bool:
+    return bool(options["weights"] or options["entries"])
+
+
+def _changed(options: dict[str, Any]) -> str:
+    """What the search does to units."""
     return {
-        "none": "as they are",
         "ablate": "set to zero",
         "rescale": f"multiplied by {options['rescale']:g}",
-        "mean": "replaced by their mean (weights: by zero)",
-    }[name or options["intervention"]]
+        "mean": f"replaced by their mean{' (weights: by zero)' if _of_weights(options) else ''}",
+    }[options["intervention"]]
 
 
 def _pictures(report: "Report") -> list[tuple[str, str]]:
@@ -193,8 +196,8 @@ def _outcome(row: Row) -> Line:
         f"{row['units']:,}",
         _interval(row, "gap"),
         _percent(row["removed"]) if row["name"] != "none" else "",
-        number(row["mean_first"]),
-        number(row["mean_second"]),
+        f"{row['mean_first']:.3g}",
+        f"{row['mean_second']:.3g}",
         _interval(row, "accuracy", _percent) if known else "",
         _interval(row, "accuracy_change", _points) if known and row["name"] != "none" else "",
         _percent(row["accuracy_first"]),
@@ -229,7 +232,7 @@ def _limits(options: dict[str, Any]) -> Iterator[str]:
     yield "Accuracy is that of the inputs given. What the change does to other inputs, nobody has measured."
     if str(options["metric"]).startswith("true_positive_rate"):
         yield "What is attributed is the mean probability of the class, as the rate has no gradient; gaps are rates."
-    if options["weights"] or options["entries"]:
+    if _of_weights(options):
         yield "Weights have no mean over inputs: where units are mean-replaced, weights are set to zero."
 
 

@@ -23,8 +23,10 @@ from weighbridge.models.saliency_calls import names
 from weighbridge.report.manifest import Manifest
 from weighbridge.report.schema import TABLES
 from weighbridge.report.tables import TableWriter, parts_of
+from weighbridge.roles import assign
 
 UNITS, INTERVENTIONS = "bias", "bias_interventions"
+_ABOUT_NOTHING: dict[str, Any] = {"shape": [], "role": "other"}
 
 
 class BiasReport:
@@ -63,7 +65,7 @@ class BiasReport:
     def _write(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
         writer = TableWriter(self.folder / "tables" / table, TABLES[table])
         start = self._written[table]
-        writer.add_all([{"status": "done", "variant": "jax", "order": start + i} | dict(r) for i, r in enumerate(rows)])
+        writer.add_all([{"status": "done", "variant": "jax", "order": start + i, **r} for i, r in enumerate(rows)])
         writer.flush()
         self._written[table] += len(rows)
 
@@ -105,27 +107,20 @@ def unit_names(sites: Sequence[Site]) -> list[tuple[Site, int, list[int] | None,
 
 
 def unit_rows(sites: Sequence[Site], columns: Mapping[str, npt.NDArray[Any]]) -> list[dict[str, Any]]:
-    rows = []
+    """A row for each unit, by rank."""
+    rows, about = [], {site: _about(site) for site in sites}
     for i, (site, channel, place, text) in enumerate(unit_names(sites)):
         figures = {name: _plain(values[i]) for name, values in columns.items()}
         failed = {} if figures["p"] is not None else {"status": "failed", "reason": "its contributions are not finite"}
-        rows.append(
-            {"name": site.name, "part": text, "shape": list(site.shape), "kind": site.kind, "grain": site.grain}
-            | {"channel": channel, "place": place}
-            | figures
-            | failed
-        )
-    return rows
+        rows.append({"part": text, **about[site], "channel": channel, "place": place, **figures, **failed})
+    return sorted(rows, key=lambda row: int(row["rank"]))
 
 
 def site_rows(sums: Sequence[SiteSum]) -> list[dict[str, Any]]:
     return [
         {
-            "name": s.site.name,
             "part": f"all {'channels' if s.site.grain == 'channel' else 'entries'}",
-            "shape": list(s.site.shape),
-            "kind": s.site.kind,
-            "grain": s.site.grain,
+            **_about(s.site),
             "units": s.site.count,
             "attribution": _plain(s.total),
             "ablated_gap": _plain(s.ablated),
@@ -139,16 +134,13 @@ def site_rows(sums: Sequence[SiteSum]) -> list[dict[str, Any]]:
 def outcome_rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     rows = []
     for o in outcomes:
-        pairs = {
-            "gap": o.gap_interval,
-            "accuracy": o.accuracy_interval,
-            "accuracy_change": o.change_interval,
-        }
+        pairs = {"gap": o.gap_interval, "accuracy": o.accuracy_interval, "accuracy_change": o.change_interval}
         ends = {
             f"{n}_{end}": _plain(x) for n, both in pairs.items() for end, x in zip(("low", "high"), both, strict=True)
         }
         rows.append(
             {
+                **_ABOUT_NOTHING,
                 "name": o.intervention,
                 "part": o.split,
                 "units": o.units,
@@ -172,6 +164,7 @@ def search_rows(intervention: str, found: Found) -> list[dict[str, Any]]:
     """A row for each prefix of the ranking that the search has looked at."""
     return [
         {
+            **_ABOUT_NOTHING,
             "name": intervention,
             "part": f"validation, first {i}",
             "units": i,
@@ -180,6 +173,11 @@ def search_rows(intervention: str, found: Found) -> list[dict[str, Any]]:
         }
         for i, (gap, held) in enumerate(zip(found.gaps, found.accuracies, strict=True))
     ]
+
+
+def _about(site: Site) -> dict[str, Any]:
+    role = assign(site.name, site.shape, "F32", [site.name])[0] if site.kind == "tensor" else "other"
+    return {"name": site.name, "shape": list(site.shape), "role": role, "kind": site.kind, "grain": site.grain}
 
 
 def _plain(value: Any) -> Any:

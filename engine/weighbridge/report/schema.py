@@ -333,6 +333,7 @@ BIAS = (
     Column("part", "string", "the unit: its channel, of single entries with its place; or all of them"),
     Column("step", "int64", "training step; null"),
     Column("shape", "list<int64>", "sides of one input's activation, or of the tensor"),
+    Column("role", "string", "what the tensor is for, by its name; other for layers"),
     Column("kind", "string", "layer or tensor"),
     Column("grain", "string", "channel or entry: what a unit is"),
     Column("channel", "int64", "the unit's channel"),
@@ -356,7 +357,8 @@ BIAS_INTERVENTIONS = (
     Column("name", "string", "none, ablate, rescale or mean: what is done to the units"),
     Column("part", "string", "validation or held_out; of the search also how many units"),
     Column("step", "int64", "training step; null"),
-    Column("shape", "list<int64>", "null"),
+    Column("shape", "list<int64>", "empty"),
+    Column("role", "string", "other"),
     Column("units", "int64", "units changed, from the first of the ranking on"),
     Column("gap", "float64", "mean of the exact metric over the first group less that over the second"),
     Column("gap_low", "float64", "lower end of its bootstrap interval"),
@@ -402,8 +404,8 @@ HEADLINES: dict[str, tuple[str, ...]] = {
     "trajectory": ("step", "l2", "sparsity_1e3", "cosine_first", "step_length", "turn", "spectral_norm", "stable_rank"),
     "trajectory_path": ("step", "tensors", "count"),
     "weightwatcher": ("alpha", "D", "num_pl_spikes", "stable_rank", "alpha_weighted", "log_norm", "spectral_norm"),
-    "bias": ("part", "attribution", "low", "high", "p", "rank", "named", "completeness_gap"),
-    "bias_interventions": ("part", "units", "gap", "removed", "accuracy", "accuracy_change"),
+    "bias": ("attribution", "low", "high", "p", "rank", "named", "completeness_gap"),
+    "bias_interventions": ("units", "gap", "removed", "accuracy", "accuracy_change"),
     "projections": ("points", "trustworthiness", "neighbour_recall", "kl", "explained_variance", "clusters"),
 }
 """The columns of a table of matrices that a person is shown first."""

@@ -1,6 +1,7 @@
 """Bias: contributions equal hand computations, the test is exact, and the named set closes a planted gap."""
 
 import importlib.util
+import io
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.ad_checkpoint import checkpoint_name
+from rich.console import Console
 
 import weighbridge
 from weighbridge.errors import BadArgument, ReportError
@@ -16,6 +18,7 @@ from weighbridge.models import bias_outcomes
 from weighbridge.models.bias_significance import intervals, max_t, relabelled
 from weighbridge.models.saliency_calls import network
 from weighbridge.report import Report
+from weighbridge.terminal import print_matrices
 
 RNG = np.random.default_rng(3)
 SHAPE = (3, 2, 5)
@@ -273,16 +276,22 @@ def test_the_report_holds_the_result(tmp_path):
     report = Report.open(tmp_path / "report")
     assert report.complete
     rows = report.table("bias")
-    assert list(rows["part"]) == ["all channels", "0", "1", "2", "3"]
-    units = rows[1:]
-    np.testing.assert_allclose(units["attribution"].astype(float), found.units.attribution)
-    np.testing.assert_array_equal(units["rank"].astype(int), found.units.rank)
-    assert list(units["named"]) == found.units.named.tolist()
+    assert rows["part"][0] == "all channels"
+    units, by_rank = rows[1:], np.argsort(found.units.rank)
+    assert list(units["part"]) == [found.units.names[i].removeprefix("units:") for i in by_rank]
+    np.testing.assert_array_equal(units["attribution"].astype(float), found.units.attribution[by_rank])
+    np.testing.assert_array_equal(units["rank"].astype(int), [1, 2, 3, 4])
+    assert list(units["named"]) == found.units.named[by_rank].tolist() == [True, False, False, False]
     assert rows["attribution"][0] == pytest.approx(units["attribution"].sum())
     outcomes = report.table("bias_interventions")
     held = outcomes[outcomes["part"] == "held_out"].set_index("name")
     assert list(held.index) == ["none", "ablate", "rescale", "mean"]
     assert held["gap"]["mean"] == found.outcome("mean").gap
+    text = io.StringIO()
+    for table in ("bias", "bias_interventions"):
+        print_matrices(Console(file=text, width=200), report, table)
+        weighbridge.export(report, csv=tmp_path / f"{table}.csv", table=table)
+    assert "held_out" in text.getvalue()
     options = report.manifest.analyses["bias"].options
     assert options["groups"] == {"marked": 160, "plain": 160}
     assert options["parameters_hash"] is None  # the function holds its own
