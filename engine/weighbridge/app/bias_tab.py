@@ -25,6 +25,10 @@ def bias_tab(report: Report, theme: Theme) -> Any:
     return panel.Column(*parts, sizing_mode="stretch_both", scroll=True, margin=0)
 
 
+def _share(value: float) -> str:
+    return "" if value != value else f"{value:.1%}"
+
+
 def _pane(element: Any) -> Any:
     return panel.pane.HoloViews(element, linked_axes=False, margin=0)
 
@@ -55,7 +59,7 @@ def _costs(report: Report) -> str:
     rows = rows[rows["part"].isin(["validation", "held_out"])]
     lines = "".join(
         f"<tr><td>{escape(row['part'].replace('_', ' '))}</td><td>{LABELS[row['name']]}</td><td>{row['units']:,}</td>"
-        f"<td>{row['gap']:.4g}</td><td>{row['removed']:.1%}</td><td>{row['accuracy']:.2%}</td></tr>"
+        f"<td>{row['gap']:.4g}</td><td>{_share(row['removed'])}</td><td>{_share(row['accuracy'])}</td></tr>"
         for row in rows.to_dict("records")
     )
     titles = "<tr><th>split</th><th>change</th><th>units</th><th>gap</th><th>removed</th><th>accuracy</th></tr>"

@@ -120,7 +120,7 @@ def bias(
       is attributed, and the exact one.
 
     `groups` maps two names to arrays of inputs, and `labels` the same names to labels; a group may also be an iterable
-    of batches, of inputs or of tuples (inputs, labels), from which `count` inputs are taken. With `design="pairs"` the
+    of batches, of inputs or of pairs (inputs, labels), from which `count` inputs are taken. With `design="pairs"` the
     i-th inputs of both groups are one, but for one attribute. `function` and `params` are as for `saliency`.
 
     1. *Attribution*, on the first split. A unit is a channel of an activation (`layers`), one entry of it

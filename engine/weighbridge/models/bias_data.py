@@ -97,8 +97,10 @@ def _batches(name: str, given: Any, count: int | None) -> tuple[Any, Any, str]:
     why = ""
     try:
         for batch in given:
-            x, y = batch if isinstance(batch, tuple) else (batch, None)
+            x, y = batch if isinstance(batch, tuple | list) else (batch, None)
             x, y = np.asarray(x), None if y is None else np.asarray(y)
+            if not x.ndim:
+                raise ValueError("a batch is one number")
             if taken and (x.shape[1:] != taken[0][0].shape[1:] or (y is None) != (taken[0][1] is None)):
                 raise ValueError(f"a batch of shape {x.shape} after {taken[0][0].shape}")
             if y is not None and y.shape[:1] != x.shape[:1]:

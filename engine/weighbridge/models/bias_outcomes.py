@@ -13,7 +13,8 @@ from weighbridge.models.bias_sites import Ablation, IntArray, Probe, Site
 
 Intervention = Literal["ablate", "rescale", "mean"]
 INTERVENTIONS: tuple[Intervention, ...] = get_args(Intervention)
-_SURROGATE, _EXACT, _CORRECT = range(3)
+_EXACT, _CORRECT = 1, 2
+"""Columns of what a probe gives; the first is the surrogate."""
 
 FloatArray = npt.NDArray[np.float64]
 Interval = tuple[float, float]

@@ -361,6 +361,7 @@ BAD = {
     "labels": ({"labels": {"one": LABELS, "other": LABELS}}, "labels of shape (70,); expected one of each of 41"),
     "one labelled": ({"labels": {"one": LABELS[:FIRST]}}, "group 'other' has no labels"),
     "no inputs": ({"groups": {"one": INPUTS[:0], "other": INPUTS}, "labels": None}, "group 'one' has no inputs"),
+    "numbers": ({"groups": {"one": [[1, 2]], "other": INPUTS}, "labels": None}, "no batch (a batch is one number)"),
     "no batch": ({"groups": {"one": iter(()), "other": INPUTS}, "labels": None}, "group 'one' gives no batch"),
     "uneven pairs": ({"design": "pairs"}, "pairs of 41 and 29 inputs"),
     "design": ({"design": "triples"}, "design 'triples'; expected one of groups, pairs"),
