@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     )
     from weighbridge.exports import export
     from weighbridge.models import recorder
+    from weighbridge.models.bias import Bias, bias
     from weighbridge.models.criticality import criticality
     from weighbridge.models.expanded import expanded_weights
     from weighbridge.models.influence import influence
@@ -63,6 +64,7 @@ _HOMES = {
     ),
     "weighbridge.exports": ("export",),
     "weighbridge.app": ("view",),
+    "weighbridge.models.bias": ("Bias", "bias"),
     "weighbridge.models.criticality": ("criticality",),
     "weighbridge.models.expanded": ("expanded_weights",),
     "weighbridge.models.influence": ("influence",),
@@ -78,6 +80,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "BadArgument",
+    "Bias",
     "Checkpoint",
     "CorruptCheckpoint",
     "Finding",
@@ -91,6 +94,7 @@ __all__ = [
     "TensorNotFound",
     "WeighbridgeError",
     "attribution_to_weights",
+    "bias",
     "circuits",
     "correlate",
     "criticality",

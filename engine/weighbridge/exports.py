@@ -28,11 +28,11 @@ def export(
 
     `table` is by default the one that stands for the report: `scan` where there is one.
 
-    The HTML document stands by itself and is less than 15 MB. It holds a heatmap of each tensor named in `heatmaps`,
-    or the reason why there is none: the checkpoint has moved away, or is no longer the one that was scanned. `report`
-    is a report or its folder. Raises `BadArgument` unless one of `csv`, `json` and `html` is given and for heatmaps
-    without `html`, `TensorNotFound` for a heatmap of what the report does not have, `ReportError` where there is no
-    report or the file cannot be written.
+    The HTML document stands by itself and is less than 15 MB. Of a report of `bias` it is an audit page. Of a scan it
+    holds a heatmap of each tensor named in `heatmaps`, or the reason why there is none: the checkpoint has moved away,
+    or is no longer the one that was scanned. `report` is a report or its folder. Raises `BadArgument` unless one of
+    `csv`, `json` and `html` is given and for heatmaps without `html` or without a scan, `TensorNotFound` for a heatmap
+    of what the report does not have, `ReportError` where there is no report or the file cannot be written.
     """
     if sum(file is not None for file in (csv, json, html)) != 1:
         raise BadArgument("give one of --csv FILE, --json FILE and --html FILE")
@@ -54,8 +54,15 @@ def _write_csv(table: "pd.DataFrame", path: Path) -> None:
 
 
 def _write_html(report: Report, path: Path, heatmaps: list[str]) -> None:
-    from weighbridge.document import document
+    from weighbridge.document import audit, document
 
+    if "scan" not in report.manifest.analyses and "bias" in report.manifest.analyses:
+        if heatmaps:
+            raise BadArgument("--heatmap NAME needs a scan; this report is an audit of a gap between groups")
+        page = audit(report)
+        with written(path) as file:
+            file.write(page)
+        return
     pictures, missing = _heatmaps(report, heatmaps)
     page = document(report, pictures=pictures, missing=missing)
     with written(path) as file:

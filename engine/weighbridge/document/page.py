@@ -4,28 +4,25 @@ Nothing in it comes from anywhere else, and its Content-Security-Policy lets no 
 beside it: `page.html.j2`, `page.css`, `page.js`, the table in `table`, the map in `map`.
 """
 
-import hashlib
 import json
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-import jinja2
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from weighbridge.analyses.findings import SEVERITIES, Finding, findings
-from weighbridge.document.map import LEVELS, model_map
+from weighbridge.document.map import model_map
+from weighbridge.document.shell import environment, iso, policy, style_sheet
 from weighbridge.document.table import clipped, number, share, table
 from weighbridge.report.summary import Summary, summarize
 from weighbridge.terminal import size
-from weighbridge.views.colours import THEMES, colours
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,13 +105,13 @@ def _page(
 ) -> str:
     tensors = table(report, rows, limit=bounds.rows, text=bounds.text)
     unread = rows[rows["status"] != "done"]
-    style, script = _style(), (_HERE / "page.js").read_text(encoding="utf-8")
+    style, script = style_sheet(), (_HERE / "page.js").read_text(encoding="utf-8")
     grid = model_map(rows, tensors.anchors, layers=bounds.layers, text=bounds.text)
     return (
-        _environment()
+        environment()
         .get_template("page.html.j2")
         .render(
-            policy=_policy(style, script),
+            policy=policy(style, script),
             style=Markup(style),
             script=Markup(script),
             source=clipped(report.manifest.source, bounds.text),
@@ -135,44 +132,6 @@ def _page(
             table=tensors,
             bounds=bounds,
         )
-    )
-
-
-@cache
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-def _style() -> str:
-    """The style sheet, with the colours of both themes; paper takes the light one."""
-    light, dark = (_variables(theme) for theme in THEMES)
-    levels = "\n".join(f".m{i} {{ background: var(--m{i}); }}" for i in range(LEVELS))
-    own = (_HERE / "page.css").read_text(encoding="utf-8")
-    return (
-        f":root {{ {light} }}\n@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n{levels}\n{own}"
-    )
-
-
-def _variables(theme: Any) -> str:
-    palette = colours(theme)
-    steps = palette.sequential[:: len(palette.sequential) // LEVELS][:LEVELS]
-    named = {name: getattr(palette, name) for name in ("background", "surface", "text", "muted", "grid", "accent")}
-    named |= {f"m{i}": colour for i, colour in enumerate(steps)}
-    return " ".join(f"--{name}: {colour};" for name, colour in named.items())
-
-
-def _policy(style: str, script: str) -> str:
-    """Only this style sheet and this script, by their hashes; images that are in the page; nothing else."""
-    hashed = [b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
-    return (
-        f"default-src 'none'; style-src 'sha256-{hashed[0]}'; script-src 'sha256-{hashed[1]}'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
     )
 
 
@@ -235,7 +194,7 @@ def _provenance(report: "Report", at: datetime, bounds: Bounds) -> Iterator[tupl
         yield f"options of {clipped(name, bounds.text)}", clipped(options, 10 * bounds.text)
     yield "made with", ", ".join(f"{package} {found}" for package, found in manifest.versions.items())
     yield "schema of the report", f"version {manifest.schema_version}"
-    yield "exported", f"{_iso(at)} by weighbridge {version('weighbridge')}"
+    yield "exported", f"{iso(at)} by weighbridge {version('weighbridge')}"
 
 
 def public(location: str) -> str:
@@ -252,11 +211,7 @@ def _file(file: Mapping[str, Any], bounds: Bounds) -> dict[str, str]:
     return {
         "name": clipped(file["name"], bounds.text),
         "size": f"{file['size']:,}",
-        "modified": "not known" if modified is None else _iso(_EPOCH + timedelta(microseconds=modified // 1000)),
+        "modified": "not known" if modified is None else iso(_EPOCH + timedelta(microseconds=modified // 1000)),
         "header": clipped(file["header"], bounds.text),
         "content": clipped(file["content"] or "not known before the scan is complete", bounds.text),
     }
-
-
-def _iso(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

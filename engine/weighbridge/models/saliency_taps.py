@@ -21,9 +21,9 @@ _RESHAPING = ("convert_element_type", "reshape", "transpose", "broadcast_in_dim"
 def tapped(function: Callable[..., Any], layer: str) -> Callable[..., Any]:
     """`function` with an opening at a layer: `f(delta, *arguments) -> (outputs, activation + delta)`.
 
-    The gradient in `delta` at zero is that in the activation; `delta=None` leaves it as it is. Raises `BadArgument`
-    when it is traced, where no activation has the name, where several have it, or one inside a loop, a branch or a
-    custom gradient.
+    The gradient in `delta` at zero is that in the activation; `delta=None` leaves it as it is, and a function of the
+    activation replaces it. Raises `BadArgument` when it is traced, where no activation has the name, where several
+    have it, or one inside a loop, a branch or a custom gradient.
     """
 
     def opened(delta: Any, *arguments: Any) -> Any:
@@ -108,7 +108,7 @@ def _evaluate(jaxpr: Any, consts: Any, inputs: Any, layer: str, delta: Any, foun
         values = [_value(env, atom) for atom in eqn.invars]
         call = _call(eqn)
         if eqn.primitive.name == "name" and eqn.params["name"] == layer:
-            outs = [values[0] if delta is None else values[0] + delta]
+            outs = [values[0] if delta is None else delta(values[0]) if callable(delta) else values[0] + delta]
             found.append(outs[0])
         elif call is not None and any(name == layer for name, _ in _layers(call[0])):
             outs = _evaluate(call[0], call[1], values, layer, delta, found)

@@ -383,6 +383,56 @@ CRITICALITY_CURVES = (
     Column("loss_error", "list<float64>", "its standard error over examples"),
     Column("accuracy", "list<float64>", "accuracy at each"),
 )
+BIAS = (
+    Column("name", "string", "the layer, or the tensor of weights"),
+    Column("part", "string", "the unit: its channel, of single entries with its place; or all of them"),
+    Column("step", "int64", "training step; null"),
+    Column("shape", "list<int64>", "sides of one input's activation, or of the tensor"),
+    Column("role", "string", "what the tensor is for, by its name; other for layers"),
+    Column("kind", "string", "layer or tensor"),
+    Column("grain", "string", "channel or entry: what a unit is"),
+    Column("channel", "int64", "the unit's channel"),
+    Column("attribution", "float64", "the unit's part of the gap, in the metric's units"),
+    Column("low", "float64", "lower end of its bootstrap interval"),
+    Column("high", "float64", "upper end of its bootstrap interval"),
+    Column("statistic", "float64", "standardised difference between the groups"),
+    Column("p", "float64", "family-wise adjusted p of the max-T permutation test over all units"),
+    Column("threshold", "float64", "magnitude of the attribution beyond which p is below the level"),
+    Column("rank", "int64", "place in the order of what makes the gap, from 1"),
+    Column("named", "bool", "whether the unit is of the named set"),
+    Column("units", "int64", "of a whole site: its units"),
+    Column("ablated_gap", "float64", "of a whole site: what its ablation takes off the gap; the sum should be that"),
+    Column("completeness_gap", "float64", "of a whole site: distance between that and the sum of its units"),
+    Column("steps", "int64", "of a whole site: midpoint steps of the integral"),
+    *_STATE,
+    Column("place", "list<int64>", "of a single entry: where along the axes other than the channels'"),
+)
+_GROUPS = (("first", "first"), ("second", "second"))
+BIAS_INTERVENTIONS = (
+    Column("name", "string", "none, ablate, rescale or mean: what is done to the units"),
+    Column("part", "string", "validation or held_out; of the search also how many units"),
+    Column("step", "int64", "training step; null"),
+    Column("shape", "list<int64>", "empty"),
+    Column("role", "string", "other"),
+    Column("units", "int64", "units changed, from the first of the ranking on"),
+    Column("gap", "float64", "mean of the exact metric over the first group less that over the second"),
+    Column("gap_low", "float64", "lower end of its bootstrap interval"),
+    Column("gap_high", "float64", "upper end of its bootstrap interval"),
+    Column("removed", "float64", "1 - |gap| / |gap before|"),
+    *(Column(f"mean_{g}", "float64", f"mean of the exact metric over the {what} group") for g, what in _GROUPS),
+    Column("accuracy", "float64", "share of right predictions, where the search bounds its loss"),
+    Column("accuracy_low", "float64", "lower end of its bootstrap interval"),
+    Column("accuracy_high", "float64", "upper end of its bootstrap interval"),
+    Column("accuracy_change", "float64", "accuracy less that before"),
+    Column("accuracy_change_low", "float64", "lower end of its bootstrap interval"),
+    Column("accuracy_change_high", "float64", "upper end of its bootstrap interval"),
+    *(Column(f"accuracy_{g}", "float64", f"share of right predictions in the {what} group") for g, what in _GROUPS),
+    *(
+        Column(f"compared_{g}", "int64", f"inputs of the {what} group that the metric applies to")
+        for g, what in _GROUPS
+    ),
+    *_STATE,
+)
 TABLES: dict[str, tuple[Column, ...]] = {
     "scan": SCAN,
     "spectra": SPECTRA,
@@ -398,6 +448,8 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "criticality": CRITICALITY,
     "criticality_units": CRITICALITY_UNITS,
     "criticality_curves": CRITICALITY_CURVES,
+    "bias": BIAS,
+    "bias_interventions": BIAS_INTERVENTIONS,
 }
 """The columns of every table that a report may hold."""
 HEADLINES: dict[str, tuple[str, ...]] = {
@@ -415,6 +467,8 @@ HEADLINES: dict[str, tuple[str, ...]] = {
     "criticality_units": ("kind", "units", "loss", "accuracy", "examples"),
     "criticality_curves": ("draw", "loss_area", "accuracy_area"),
     "weightwatcher": ("alpha", "D", "num_pl_spikes", "stable_rank", "alpha_weighted", "log_norm", "spectral_norm"),
+    "bias": ("attribution", "low", "high", "p", "rank", "named", "completeness_gap"),
+    "bias_interventions": ("units", "gap", "removed", "accuracy", "accuracy_change"),
     "projections": ("points", "trustworthiness", "neighbour_recall", "kl", "explained_variance", "clusters"),
 }
 """The columns of a table of matrices that a person is shown first."""

@@ -4,6 +4,8 @@ What shows many small pictures is a `Sheet`, which becomes elements by `.element
 """
 
 from weighbridge.views.banding import banding
+from weighbridge.views.bias import bias, bias_interventions, bias_map
+from weighbridge.views.bias_file import save_bias
 from weighbridge.views.channels import channels
 from weighbridge.views.circuit import circuit
 from weighbridge.views.criticality import (
@@ -46,6 +48,9 @@ __all__ = [
     "Sheet",
     "Tile",
     "banding",
+    "bias",
+    "bias_interventions",
+    "bias_map",
     "channels",
     "circuit",
     "criticality",
@@ -71,6 +76,7 @@ __all__ = [
     "saliency_curves",
     "saliency_randomisation",
     "saliency_sheet",
+    "save_bias",
     "save_saliency_sheet",
     "scatter",
     "similarities",
