@@ -186,6 +186,17 @@ class Transformer:
         gain = self.checkpoint[full].read().astype(np.float32)
         return gain + 1 if self.settings.get("model_type") in ("gemma", "gemma2", "gemma3_text") else gain
 
+    def neurons(self, layer: int) -> int:
+        """How many the MLP of a layer has. Raises `BadArgument` for a layer that is not there."""
+        self._check("layer", layer, self.layers)
+        shape = self.tensor(self.names.outward.format(layer)).shape
+        return shape[0] if self.family == "gpt2" else shape[1]
+
+    def check_pre_norm(self, why: str) -> None:
+        """Raises `BadArgument`, with the reason, for a network whose residual stream is no sum."""
+        if not self.pre_norm:
+            raise BadArgument(f"{self.checkpoint.name}: a {self.family} network normalises after adding: {why}")
+
     def matrix(self, name: str, layer: int) -> Array:
         """A matrix of a layer as [in, out]. Raises `BadArgument` for a layer that is not there."""
         self._check("layer", layer, self.layers)
