@@ -27,7 +27,7 @@ from weighbridge.circuit import Circuit, Edge, Unit
 from weighbridge.models.features import visualize_feature
 from weighbridge.models.objectives import Objective, direction, unit, weights_at
 from weighbridge.views import factors, factors_rgb, filters, images, spatial_weights, strongest_inputs
-from weighbridge.views.circuit import circuit_file
+from weighbridge.views.circuit_file import circuit_file
 from weighbridge_kernels.weight_banding import weight_banding
 
 MEAN = (103.939, 116.779, 123.68)

@@ -383,7 +383,7 @@ def circuits(
 
     found = find(source, unit, chain=chain.split(",") if chain else None, top=top, depth=depth)
     if output is not None:
-        from weighbridge.views.circuit import circuit_file
+        from weighbridge.views.circuit_file import circuit_file
 
         circuit_file(found, output)
     if json:

@@ -4,6 +4,8 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -82,7 +84,7 @@ class Link:
         weights[: group * each] = weights[(group + 1) * each :] = 0
         return weights
 
-    def _by_unit(self, flat: FloatArray, units: int) -> FloatArray:
+    def _by_unit(self, flat: Any, units: int) -> Any:
         """Entries of a flattened map [units, places].
 
         It has its channels last where inputs come first in what is stored (flax), else first (PyTorch).
@@ -118,7 +120,7 @@ class Chain:
             if about not in names:
                 raise BadArgument(f"{about}: is not in the chain {', '.join(names)}")
             links = [_link(checkpoint, checkpoint[name]) for name in names]
-            for before, link in zip(links, links[1:], strict=False):
+            for before, link in pairwise(links):
                 if not link.follows(before):
                     raise BadArgument(
                         f"{link.tensor.name}: its {link.inputs} inputs are no multiple of the {before.outputs} outputs "

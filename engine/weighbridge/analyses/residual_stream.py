@@ -37,7 +37,9 @@ class ResidualStream:
         table = unit.layer in (TOKENS, LOGITS)
         size = self._network.embedding().shape[0] if table else self._network.neurons(_layer(unit))
         if not 0 <= unit.number < size:
-            raise BadArgument(f"{unit.layer}: no {'token' if table else 'neuron'} {unit.number}; expected 0 to {size - 1}")
+            raise BadArgument(
+                f"{unit.layer}: no {'token' if table else 'neuron'} {unit.number}; expected 0 to {size - 1}"
+            )
 
     def weights(self, units: list[Unit], direction: Direction) -> list[Weights]:
         """All units of one front share what is read of a layer."""
@@ -49,7 +51,7 @@ class ResidualStream:
         return found
 
     def names(self, units: Iterable[Unit]) -> Mapping[Unit, str]:
-        """Texts of tokens; a neuron bears the token that it reads most of, where a vocabulary lies beside the weights."""
+        """Texts of tokens; a neuron bears the one that it reads most of. None without a vocabulary."""
         texts = self._vocabulary()
         if not texts:
             return {}

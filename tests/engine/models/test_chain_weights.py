@@ -58,7 +58,7 @@ def test_matrices_are_multiplied_and_gates_keep_their_share():
 @pytest.mark.parametrize(
     ("chain", "options", "match"),
     [
-        (["conv1.weight", "conv1.weight"], {}, "reads 2 units .* gives 6"),
+        (["conv3.weight", "conv1.weight"], {}, "reads 2 units .* gives 5"),
         (["conv3.weight", "fc1.weight"], {}, "map of 0 axes"),
         (["fc1.weight", "fc1.bias"], {}, "no matrix or convolution"),
         (["conv1.weight"], {"strides": [1, 2]}, "2 strides for a chain of 1"),
