@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     )
     from weighbridge.exports import export
     from weighbridge.models import recorder
+    from weighbridge.models.chain_weights import chain_weights
     from weighbridge.models.expanded import expanded_weights
     from weighbridge.models.influence import influence
     from weighbridge.models.linearize import linearize
@@ -62,6 +63,7 @@ _HOMES = {
     ),
     "weighbridge.exports": ("export",),
     "weighbridge.app": ("view",),
+    "weighbridge.models.chain_weights": ("chain_weights",),
     "weighbridge.models.expanded": ("expanded_weights",),
     "weighbridge.models.influence": ("influence",),
     "weighbridge.models.linearize": ("linearize",),
@@ -89,6 +91,7 @@ __all__ = [
     "TensorNotFound",
     "WeighbridgeError",
     "attribution_to_weights",
+    "chain_weights",
     "circuits",
     "correlate",
     "deletion_insertion",

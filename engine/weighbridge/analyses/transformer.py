@@ -226,6 +226,19 @@ class Transformer:
             raise BadArgument(f"{self.checkpoint.name}: no {what} {number}; expected 0 to {count - 1}")
 
 
+def neurons_of(checkpoint: Checkpoint, name: str) -> int | None:
+    """The layer whose MLP a tensor reads for, of a pre-norm transformer; None for any other tensor."""
+    try:
+        network = transformer(checkpoint)
+    except BadArgument:
+        return None
+    if network.pre_norm:
+        for layer in range(network.layers):
+            if name in (network.prefix + part.format(layer) for part in (network.names.inward, network.names.gate)):
+                return layer
+    return None
+
+
 def transformer(checkpoint: Checkpoint) -> Transformer:
     """The transformer that a checkpoint holds, by the names of its tensors and its `config.json`.
 

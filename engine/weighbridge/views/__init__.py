@@ -29,7 +29,7 @@ from weighbridge.views.sheet import Sheet, Tile
 from weighbridge.views.similarities import similarities
 from weighbridge.views.similarity import similarity
 from weighbridge.views.singular_vectors import singular_vectors
-from weighbridge.views.small_multiples import family_grid, strongest_inputs
+from weighbridge.views.small_multiples import expanded_inputs, family_grid, strongest_inputs
 from weighbridge.views.snapshot import snapshot
 from weighbridge.views.spatial_weights import spatial_weights
 from weighbridge.views.spectrum import spectrum
@@ -44,6 +44,7 @@ __all__ = [
     "circuit",
     "depth",
     "distribution",
+    "expanded_inputs",
     "factors",
     "factors_rgb",
     "family_grid",

@@ -13,8 +13,8 @@ from weighbridge.views.frame import framed, load, number
 
 MOST = 60
 """Edges that are drawn by default."""
-_SIDE, _END = 90, 30
-"""Pixels beside the columns, and above and below them."""
+_END = 30
+"""Pixels above and below the columns."""
 _LINE = 26
 """Letters of a layer's name in a line."""
 
@@ -45,19 +45,19 @@ def circuit(
     texts = [(x, y - below[unit], found.label(unit)) for unit, (x, y) in drawn.places.items() if drawn.named]
     names = hv.Labels(texts, ["x", "y"], "unit").opts(text_color=paint.text, text_font_size="8pt", backend="bokeh")
     pictures = [_picture(hv, icons[unit], at, drawn) for unit, at in drawn.places.items() if unit in icons]
-    across, down = (len(drawn.layers) - 1) * COLUMN, drawn.height / 2 + _END
+    down = drawn.height / 2 + _END
     return framed(
         hv.Overlay([*([_lines(hv, drawn, paint)] if drawn.edges else []), points, *pictures, names]),
         f"{title(found)}\n{legend(found, drawn)}",
         theme=theme,
         width=None,
         height=None,
-        frame_width=int(across + 2 * _SIDE),
+        frame_width=int(drawn.across + 2 * drawn.side),
         frame_height=int(2 * down),
         xticks=[(column * COLUMN, folded(layer)) for column, layer in enumerate(drawn.layers)],
         yaxis=None,
         xlabel="",
-        xlim=(-_SIDE, across + _SIDE),
+        xlim=(-drawn.side, drawn.across + drawn.side),
         ylim=(-down, down),
     )
 

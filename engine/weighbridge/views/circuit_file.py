@@ -17,10 +17,8 @@ from weighbridge.views.colours import Colours, Theme, colours
 from weighbridge.views.picture_file import STYLE, provenance, write
 
 FORMATS = (".png", ".svg", ".pdf", ".html")
-_SIDE, _TOP, _BOTTOM = 90, 62, 56
-"""Pixels around the columns."""
-_NARROWEST = 480
-"""Pixels that the title needs."""
+_TOP, _BOTTOM = 62, 56
+"""Pixels above and below the columns."""
 _INCH, _DPI = 100, 150
 """Pixels of the layout, and of a PNG, in an inch."""
 _POINT = 72 / _INCH
@@ -67,10 +65,9 @@ def _figure(found: Circuit, drawn: Drawing, icons: Mapping[Unit, Any], paint: Co
     """A figure whose axes count the layout's pixels, so that circles are round."""
     from matplotlib.figure import Figure
 
-    across, half = (len(drawn.layers) - 1) * COLUMN, drawn.height / 2
-    side = max(_SIDE, (_NARROWEST - across) / 2)
-    left, bottom = -side, -half - _BOTTOM
-    width, height = across + 2 * side, drawn.height + _TOP + _BOTTOM
+    half = drawn.height / 2
+    left, bottom = -drawn.side, -half - _BOTTOM
+    width, height = drawn.across + 2 * drawn.side, drawn.height + _TOP + _BOTTOM
     figure = Figure((width / _INCH, height / _INCH), dpi=_DPI, facecolor=paint.background)
     axes = figure.add_axes((0, 0, 1, 1), facecolor=paint.background)
     _lines(axes, drawn, paint)
@@ -78,8 +75,8 @@ def _figure(found: Circuit, drawn: Drawing, icons: Mapping[Unit, Any], paint: Co
         _unit(axes, i, place, found.label(unit) if drawn.named else "", icons.get(unit), drawn, paint)
     for column, layer in enumerate(drawn.layers):
         _text(axes, column * COLUMN, -half - 8, folded(layer), 8, paint.muted)
-    _text(axes, across / 2, half + 48, title(found), 10, paint.text)
-    _text(axes, across / 2, half + 28, legend(found, drawn), 7.5, paint.muted)
+    _text(axes, drawn.across / 2, half + 48, title(found), 10, paint.text)
+    _text(axes, drawn.across / 2, half + 28, legend(found, drawn), 7.5, paint.muted)
     axes.set(xlim=(left, left + width), ylim=(bottom, bottom + height))
     axes.axis("off")
     return figure

@@ -21,6 +21,8 @@ RADIUS, ICON_RADIUS = 15, 30
 """Of a unit, without and with an icon."""
 _ROW, _ICON_ROW = 46, 88
 """Pixels from unit to unit in a column."""
+_SIDE, _NARROWEST = 90, 520
+"""Pixels beside the columns, and of the width that the title needs."""
 _TALLEST = 1500
 """Pixels of a column, at most; beyond, units stand closer and lose their names."""
 _NAMED = 18
@@ -54,6 +56,16 @@ class Drawing:
         """Of the tallest column, a row for each unit."""
         ends = [y for _, y in self.places.values()]
         return max(ends) - min(ends) + self.pitch
+
+    @property
+    def across(self) -> float:
+        """From the first column to the last."""
+        return float(COLUMN * (len(self.layers) - 1))
+
+    @property
+    def side(self) -> float:
+        """Room beside the columns, for the names of layers and of the whole."""
+        return max(_SIDE, (_NARROWEST - self.across) / 2)
 
     @property
     def strongest(self) -> float:
