@@ -206,6 +206,36 @@ def test_a_flattened_map_is_read_by_its_channels(network):
     np.testing.assert_allclose([e.weight for e in edges], sorted(weights, key=lambda w: -abs(w)), rtol=1e-6)
 
 
+def test_a_transformer_s_matrices_have_the_stream_between_them(minilm):
+    """An MLP's outputs read its neurons, and an output of attention its values; what reads the stream reads inputs."""
+    at = "encoder.layer.3"
+    for name, layers in (
+        ("output.dense", ("input", f"{at}.intermediate.dense.weight", f"{at}.output.dense.weight")),
+        ("attention.self.value", ("input", f"{at}.attention.self.value.weight", f"{at}.attention.output.dense.weight")),
+        ("attention.self.key", ("input", f"{at}.attention.self.key.weight")),
+    ):
+        assert circuits(minilm, f"{at}.{name}.weight:0").layers == layers
+    x = weighbridge.open(minilm)[f"{at}.output.dense.weight"].read()[5]
+    (edge,) = circuits(minilm, f"{at}.output.dense.weight:5", top=1, depth=1).edges
+    assert (edge.source.number, edge.weight) == (np.abs(x).argmax(), pytest.approx(x[np.abs(x).argmax()]))
+
+
+def test_gpt2_stores_inputs_first():
+    rng = np.random.default_rng(3)
+    tree = {"h.0.mlp.c_fc.weight": rng.standard_normal((6, 24)), "h.0.mlp.c_proj.weight": rng.standard_normal((24, 6))}
+    found = circuits(tree, "h.0.mlp.c_proj.weight:5", top=3, depth=2)
+    assert found.edges[0].weight == pytest.approx(max(tree["h.0.mlp.c_proj.weight"][:, 5], key=abs))
+    neuron = found.edges[0].source
+    assert found.inputs(neuron)[0].weight == pytest.approx(max(tree["h.0.mlp.c_fc.weight"][:, neuron.number], key=abs))
+
+
+def test_numbers_in_names_count():
+    tree = {f"conv{i}.weight": np.ones((i, i - 1, 1, 1)) for i in (10, 11, 9)}
+    assert circuits(dict(sorted(tree.items())), "conv11.weight:0").layers[1:] == tuple(
+        f"conv{i}.weight" for i in (9, 10, 11)
+    )
+
+
 def test_a_post_norm_network_is_refused(minilm):
     with pytest.raises(BadArgument, match="normalises after adding"):
         circuits(minilm, "mlp.3.0")

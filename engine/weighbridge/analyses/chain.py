@@ -15,11 +15,15 @@ from weighbridge.checkpoints.protocol import Checkpoint, Tensor
 from weighbridge.circuit import Unit
 from weighbridge.errors import BadArgument
 from weighbridge.matrix import Layout, matrix_view
-from weighbridge.roles import assign
+from weighbridge.roles import Assignment, assign
 
 INPUT = "input"
-_BESIDE = ("embedding", "attention_q", "attention_k", "mlp_gate", "router")
-"""Roles of matrices that nothing in the order of the network reads as it is."""
+_BLOCK = (
+    *("attention_q", "attention_k", "attention_v", "attention_o", "attention_qkv"),
+    *("mlp_up", "mlp_gate", "mlp_down"),
+)
+"""Roles of matrices between which a transformer's residual stream lies."""
+_GPT2 = re.compile(r"(.*\.)(?:attn|mlp)\.c_(?:attn|fc|proj)\.weight")
 _SHORTCUT = re.compile(r"downsample|shortcut|skip")
 
 
@@ -29,14 +33,15 @@ class Link:
 
     tensor: Tensor
     layout: Layout
+    inputs_first: bool
 
     @property
     def outputs(self) -> int:
-        return self.tensor.shape[-1 if self._inputs_first else 0]
+        return self.tensor.shape[-1 if self.inputs_first else 0]
 
     @property
     def inputs(self) -> int:
-        return self.tensor.shape[-2 if self._inputs_first else 1]
+        return self.tensor.shape[-2 if self.inputs_first else 1]
 
     @property
     def is_convolution(self) -> bool:
@@ -56,8 +61,8 @@ class Link:
 
     def reads(self, output: int, units: int) -> FloatArray:
         """Weights into an output from each of `units` before it: signed norms over places, zero in other groups."""
-        own = self._read(output, axis=-1 if self._inputs_first else 0)
-        own = np.moveaxis(own.reshape(-1, self.inputs), 0, 1) if self._inputs_first else own.reshape(self.inputs, -1)
+        own = self._read(output, axis=-1 if self.inputs_first else 0)
+        own = np.moveaxis(own.reshape(-1, self.inputs), 0, 1) if self.inputs_first else own.reshape(self.inputs, -1)
         if self.inputs == units:
             return signed_norms(own)
         if self.is_convolution:
@@ -70,15 +75,15 @@ class Link:
         """Weights from one of `units` before it to each of its outputs."""
         if self.is_convolution:
             return self._convolved(unit, units)
-        axis = 0 if self._inputs_first else 1
+        axis = 0 if self.inputs_first else 1
         if self.inputs == units:
             return signed_norms(self._read(unit, axis=axis)[:, None])
         places = self._by_unit(np.arange(self.inputs), units)[unit].astype(int)
         return signed_norms(np.stack([self._read(int(i), axis=axis) for i in places], axis=1))
 
     def _convolved(self, unit: int, units: int) -> FloatArray:
-        own = self._read(unit % self.inputs, axis=-2 if self._inputs_first else 1)
-        own = own.reshape(-1, self.outputs).T if self._inputs_first else own.reshape(self.outputs, -1)
+        own = self._read(unit % self.inputs, axis=-2 if self.inputs_first else 1)
+        own = own.reshape(-1, self.outputs).T if self.inputs_first else own.reshape(self.outputs, -1)
         weights = signed_norms(own)
         each, group = self.outputs // (units // self.inputs), unit // self.inputs
         weights[: group * each] = weights[(group + 1) * each :] = 0
@@ -89,16 +94,12 @@ class Link:
 
         It has its channels last where inputs come first in what is stored (flax), else first (PyTorch).
         """
-        return flat.reshape(-1, units).T if self._inputs_first else flat.reshape(units, -1)
+        return flat.reshape(-1, units).T if self.inputs_first else flat.reshape(units, -1)
 
     def _read(self, index: int, *, axis: int) -> FloatArray:
         at: list[slice | int] = [slice(None)] * len(self.tensor.shape)
         at[axis] = index
         return self.tensor.read(tuple(at)).astype(np.float64)
-
-    @property
-    def _inputs_first(self) -> bool:
-        return self.layout == "space_in_out" or (self.layout == "matrix" and self.tensor.name.endswith("kernel"))
 
 
 def signed_norms(weights: FloatArray) -> FloatArray:
@@ -110,9 +111,10 @@ def signed_norms(weights: FloatArray) -> FloatArray:
 class Chain:
     """The wiring of tensors in the order of the network, about one of them.
 
-    Without names given: those of the checkpoint, in its order, that fit one another, before `about` and after it;
-    queries, keys, gates and the shortcuts of residual blocks, which lie beside the way, are left out. Raises
-    `BadArgument` for a tensor without weights between units and for names that do not fit.
+    Without names given: those of the checkpoint, in its order, that fit one another, before `about` and after it; the
+    shortcuts of residual blocks, which lie beside the way, are left out. Of a transformer's block an MLP's two matrices
+    follow one another, and a value the output; all others have the residual stream between them. Raises `BadArgument`
+    for a tensor without weights between units and for names that do not fit.
     """
 
     def __init__(self, checkpoint: Checkpoint, about: str, names: Sequence[str] | None = None) -> None:
@@ -169,10 +171,13 @@ class Chain:
 
 
 def _fitting(checkpoint: Checkpoint, about: str) -> list[Link]:
-    names = list(checkpoint)
-    at = names.index(checkpoint[about].name)
     own = _link(checkpoint, checkpoint[about])
-    links = [own]
+    pair = _pair(checkpoint, about)
+    if pair is not None:
+        links = [_link(checkpoint, checkpoint[name]) for name in pair]
+        return links if len(links) == 1 or links[1].follows(links[0]) else [own]
+    names = _in_order(checkpoint)
+    at, links = names.index(own.tensor.name), [own]
     for link in _candidates(checkpoint, reversed(names[:at])):
         if links[0].follows(link, grouped=False):
             links.insert(0, link)
@@ -182,10 +187,40 @@ def _fitting(checkpoint: Checkpoint, about: str) -> list[Link]:
     return links
 
 
+def _pair(checkpoint: Checkpoint, about: str) -> list[str] | None:
+    """A transformer's matrix with the one that it reads or that reads it; all others have the residual stream between.
+
+    None for a tensor that is no part of a transformer's block.
+    """
+    found = _assigned(checkpoint, about)
+    if found.role not in _BLOCK:
+        return None
+    for pair in (("mlp_up", "mlp_down"), ("attention_v", "attention_o")):
+        if found.role in pair:
+            roles = {_assigned(checkpoint, name): name for name in checkpoint}
+            names = [roles[other] for role in pair if (other := Assignment(role, found.layer)) in roles]
+            if about in names:
+                return names
+    return [about]
+
+
+def _in_order(checkpoint: Checkpoint) -> list[str]:
+    """Names as they are stored; where that is the alphabet's order, as safetensors has it, numbers count."""
+    names = list(checkpoint)
+    return sorted(names, key=_natural) if names == sorted(names) else names
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
+
+
+def _assigned(checkpoint: Checkpoint, name: str) -> Assignment:
+    return assign(name, checkpoint[name].shape, checkpoint[name].dtype.name, checkpoint.keys())
+
+
 def _candidates(checkpoint: Checkpoint, names: Iterable[str]) -> Iterable[Link]:
     for name in names:
-        role = assign(name, checkpoint[name].shape, checkpoint[name].dtype.name, checkpoint.keys()).role
-        if role in _BESIDE or _SHORTCUT.search(name):
+        if _assigned(checkpoint, name).role in (*_BLOCK, "embedding", "router") or _SHORTCUT.search(name):
             continue
         try:
             yield _link(checkpoint, checkpoint[name])
@@ -194,11 +229,21 @@ def _candidates(checkpoint: Checkpoint, names: Iterable[str]) -> Iterable[Link]:
 
 
 def _link(checkpoint: Checkpoint, tensor: Tensor) -> Link:
-    role = assign(tensor.name, tensor.shape, tensor.dtype.name, checkpoint.keys()).role
+    role = _assigned(checkpoint, tensor.name).role
     view = matrix_view(tensor.name, tensor.shape, role)
     reason = without_matrix(tensor, role) or ("is an embedding" if role == "embedding" else "")
     if not reason and view.layout == "matrix" and len(tensor.shape) != 2:
         reason = f"has {len(tensor.shape)} axes and is no convolution"
     if reason or not math.prod(tensor.shape):
         raise BadArgument(f"{tensor.name}: {reason}; expected a matrix or a convolution")
-    return Link(tensor, view.layout)
+    return Link(tensor, view.layout, _inputs_first(checkpoint, tensor.name, view.layout))
+
+
+def _inputs_first(checkpoint: Checkpoint, name: str, layout: Layout) -> bool:
+    """Whether what is stored is [..., in, out]: flax's kernels, and GPT-2's matrices, which its MLPs tell."""
+    if layout != "matrix":
+        return layout == "space_in_out"
+    if (found := _GPT2.fullmatch(name)) and (widens := f"{found[1]}mlp.c_fc.weight") in checkpoint:
+        inputs, outputs = checkpoint[widens].shape
+        return inputs < outputs
+    return name.endswith("kernel")

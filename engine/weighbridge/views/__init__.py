@@ -6,6 +6,7 @@ What shows many small pictures is a `Sheet`, which becomes elements by `.element
 from weighbridge.views.banding import banding
 from weighbridge.views.channels import channels
 from weighbridge.views.circuit import circuit
+from weighbridge.views.circuit_file import circuit_file
 from weighbridge.views.depth import depth
 from weighbridge.views.distribution import distribution
 from weighbridge.views.factors import factors
@@ -42,6 +43,7 @@ __all__ = [
     "banding",
     "channels",
     "circuit",
+    "circuit_file",
     "depth",
     "distribution",
     "expanded_inputs",

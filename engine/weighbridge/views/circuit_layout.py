@@ -82,9 +82,9 @@ class Drawing:
         return _THINNEST + max(thickest - _THINNEST, 0) * abs(edge.weight) / self.strongest
 
     def paths(self) -> list[Path]:
-        """The line [points, 2] of every edge: straight, or bundled where there are more than `BUNDLED`."""
+        """The line [points, 2] of every edge: straight, bowed past columns between, or bundled if beyond `BUNDLED`."""
         straight = [np.array([self.places[edge.source], self.places[edge.target]]) for edge in self.edges]
-        return _bundled(self, straight) if self.bundled else straight
+        return _bundled(self, straight) if self.bundled else [_bowed(line, self.pitch) for line in straight]
 
 
 def drawing(found: Circuit, most: int | None = None, icons: Mapping[Unit, Any] | None = None) -> Drawing:
@@ -146,6 +146,18 @@ def _height(unit: Unit, edges: list[Edge], places: Mapping[Unit, Place]) -> floa
     others = [(edge.target if edge.source == unit else edge.source, abs(edge.weight)) for edge in edges]
     on = [(places[other][1], weight) for other, weight in others if other in places]
     return sum(y * w for y, w in on) / sum(w for _, w in on) if on else 0.0
+
+
+def _bowed(line: Path, pitch: float) -> Path:
+    """A line that passes columns on the side where it runs, above or below what stands in their middle."""
+    passed = abs(line[1, 0] - line[0, 0]) / COLUMN - 1
+    if passed < 0.5:
+        return line
+    bow = 2 * pitch * np.sqrt(passed) * (1 if line[:, 1].sum() >= 0 else -1)
+    t = np.linspace(0, 1, 33)[:, None]
+    middle = line.mean(axis=0) + np.array([0.0, bow])
+    curve: Path = (1 - t) ** 2 * line[0] + 2 * t * (1 - t) * middle + t**2 * line[1]
+    return curve
 
 
 def _bundled(drawn: Drawing, straight: list[Path]) -> list[Path]:
