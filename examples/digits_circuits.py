@@ -21,7 +21,7 @@ from weighbridge.analyses.weight_factors import weight_factors
 from weighbridge.circuit import Unit
 from weighbridge.models.features import visualize_feature
 from weighbridge.models.objectives import Place, unit
-from weighbridge.views import circuit_file, factors_rgb, filters, images, strongest_inputs
+from weighbridge.views import circuit_file, expanded_inputs, factors_rgb, filters, images, strongest_inputs
 
 STEPS = 128
 SHAPE = (8, 8, 1)
@@ -70,8 +70,8 @@ def draw_circuit(path: Path, model: train_digits.DigitsCNN, function: Partial, f
     shown = [node for node in found.units if node.layer == "conv1.kernel"]
     drawn |= {node: 0.5 + kernel[..., node.number] / (2 * np.abs(kernel).max()) for node in shown}
     drawn = {node: np.broadcast_to(icon, (*icon.shape[:2], 3)) for node, icon in drawn.items()}
-    circuit_file(found, folder / "circuit.png", icons=drawn)
-    circuit_file(found, folder / "circuit.html", icons=drawn)
+    for kind in ("png", "svg", "html"):
+        circuit_file(found, folder / f"circuit.{kind}", icons=drawn, most=30)
     of_conv2 = {node.number: icon for node, icon in drawn.items() if node.layer == "conv2.kernel"}
     units = list(of_conv2)[:4]
     strongest_inputs(
@@ -79,7 +79,7 @@ def draw_circuit(path: Path, model: train_digits.DigitsCNN, function: Partial, f
     ).save(folder / "conv2_inputs.png")
     whole = expanded_weights(model, target=("conv2", units[0]), shape=(1, *SHAPE)).values
     title = f"conv2:{units[0]}: expanded weights from the image"
-    filters(whole[..., None], title=title).save(folder / "conv2_expanded.png")
+    expanded_inputs(whole, title=title).save(folder / "conv2_expanded.png")
 
 
 def main(folder: Annotated[Path, typer.Argument(help="Where the pictures go.")]) -> None:

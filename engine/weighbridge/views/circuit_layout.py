@@ -25,8 +25,8 @@ _SIDE, _NARROWEST = 90, 520
 """Pixels beside the columns, and of the width that the title needs."""
 _TALLEST = 1500
 """Pixels of a column, at most; beyond, units stand closer and lose their names."""
-_NAMED = 18
-"""Pixels from unit to unit that leave room for names."""
+_NAMED, _NAME = 18, 16
+"""Pixels from unit to unit that leave room for names, and those that a name takes under an icon."""
 _THICKEST, _THINNEST = 10.0, 0.7
 BUNDLED = 250
 """Edges beyond which lines are bundled."""
@@ -74,7 +74,8 @@ class Drawing:
 
     def radius(self, icon: bool) -> float:
         """Of a unit's circle."""
-        return min(ICON_RADIUS if icon else RADIUS, 0.45 * self.pitch)
+        below = _NAME if icon and self.pitch > 3 * _NAME else 0.1 * self.pitch
+        return min(ICON_RADIUS if icon else RADIUS, (self.pitch - below) / 2)
 
     def width(self, edge: Edge) -> float:
         """How thick its line is in pixels, by the strongest of all."""
