@@ -264,7 +264,7 @@ def test_diagrams_are_drawn(network, tmp_path, theme):
     hv.renderer("bokeh").get_plot(picture)
     (lines,) = (x for x in picture.traverse(lambda x: x, [hv.Path]) if type(x) is hv.Path)
     assert len(lines) == len(drawing(found, 60).edges) > 20
-    for suffix in (".png", ".svg", ".pdf", ".html"):
+    for suffix in (".png", ".svg", ".pdf", ".html") if theme == "light" else (".png",):
         circuit_file(found, tmp_path / f"c{suffix}", theme=theme)
         assert (tmp_path / f"c{suffix}").stat().st_size > 1000
     icons = {unit: np.random.default_rng(0).random((9, 9, 3)) for unit in found.units[::2]}

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from weighbridge.circuit import Circuit, Unit
 from weighbridge.views.circuit_layout import COLUMN, Drawing, drawing
-from weighbridge.views.colours import Theme, colours
+from weighbridge.views.colours import Colours, Theme, colours
 from weighbridge.views.frame import framed, load, number
 
 MOST = 60
@@ -62,7 +62,7 @@ def circuit(
     )
 
 
-def _lines(hv: Any, drawn: Drawing, paint: Any) -> Any:
+def _lines(hv: Any, drawn: Drawing, paint: Colours) -> Any:
     lines: list[dict[str, Any]] = [
         {
             "x": path[:, 0],
