@@ -26,8 +26,8 @@ from weighbridge.analyses.weight_factors import weight_factors
 from weighbridge.circuit import Circuit, Edge, Unit
 from weighbridge.models.features import visualize_feature
 from weighbridge.models.objectives import Objective, direction, unit, weights_at
-from weighbridge.views import factors, factors_rgb, filters, images, spatial_weights, strongest_inputs
-from weighbridge.views.circuit import circuit_file
+from weighbridge.views import expanded_inputs, factors, factors_rgb, filters, images, spatial_weights, strongest_inputs
+from weighbridge.views.circuit_file import circuit_file
 from weighbridge_kernels.weight_banding import weight_banding
 
 MEAN = (103.939, 116.779, 123.68)
@@ -200,7 +200,7 @@ def draw_expanded(model: SqueezeNet, folder: Path, module: int = 4, channel: int
     """A unit's weights over the bottleneck before it, and the circuit of two such steps with its units' icons."""
     weights = expanded(model, module, channel)
     title = f"fire{module}, 3 × 3 unit {channel}: expanded weights from fire{module - 1}"
-    strongest_inputs(weights[..., None], [0], title=title).save(folder / "unit_expanded.png")
+    expanded_inputs(weights, title=title).save(folder / "unit_expanded.png")
     target = Unit(f"fire{module}, 3 × 3", channel)
     edges = _edges(weights, target, module)
     for edge in list(edges):

@@ -1,9 +1,10 @@
-"""How long the pictures of circuits take: a sheet of 256 units on three factors, and 64 feature icons.
+"""How long the pictures of circuits take: a sheet of 256 units on three factors, an expanded kernel, 64 feature icons.
 
     python -m weighbridge_benchmarks.circuits --json results.json
 
 The kernels have the shape of SqueezeNet's fire9 (3 × 3, 64 to 256) and the network that of its first modules, both with
-real weights, tiled. The first call, which compiles, is apart. Beside the factors scikit-learn's NMF of the same matrix
+real weights, tiled; the expanded kernel is a unit's of the last of three fire modules of those shapes, from what the
+first reads. The first call, which compiles, is apart. Beside the factors scikit-learn's NMF of the same matrix
 from the same start, where it is installed; icons need optax.
 """
 
@@ -12,6 +13,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -60,6 +62,38 @@ def icons(units: int, side: int, steps: int, seconds: float) -> dict[str, Any]:
     return {"units": units, "side": side, "steps": steps, "seconds": _figures(timing), "steps_per_second": speed}
 
 
+def expanded(squeezed: int, side: int, seconds: float) -> dict[str, Any]:
+    """A unit's kernel across three fire modules, each squeezing to so many channels, of a map of so many pixels."""
+    from weighbridge.models.expanded import expanded_weights
+
+    model, inputs = _fire_modules(squeezed, 3)
+    call = partial(expanded_weights, model, target=("output", 5 * squeezed), shape=(1, side, side, inputs))
+    figures = _figures(measure(call, seconds=seconds, least=1))
+    return {"squeezed": squeezed, "kernel": list(call().values.shape), "seconds": figures}
+
+
+def _fire_modules(squeezed: int, count: int) -> tuple[Callable[[Any], Any], int]:
+    """Fire modules one after another, and how many channels they read and give."""
+    import jax
+    import jax.numpy as jnp
+    from jax import lax
+
+    wide, layout = 8 * squeezed, ("NHWC", "HWIO", "NHWC")
+    sides = ((1, 1, wide, squeezed), (1, 1, squeezed, wide // 2), (3, 3, squeezed, wide // 2))
+    squeeze, pointwise, spatial = (jnp.asarray(real_weights(shape, np.float32)) for shape in sides)
+
+    def conv(x: Any, kernel: Any) -> Any:
+        return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout)
+
+    def modules(x: Any) -> Any:
+        for _ in range(count):
+            x = jax.nn.relu(conv(x, squeeze))
+            x = jax.nn.relu(jnp.concatenate([conv(x, pointwise), conv(x, spatial)], axis=-1))
+        return x
+
+    return modules, wide
+
+
 def _network() -> Callable[[Any], Any]:
     """Three 3 × 3 convolutions with ReLU, a maximum over 3 × 3 with stride 2 after the first; weights as data."""
     import jax
@@ -106,6 +140,7 @@ def main() -> None:
     figures: dict[str, Any] = {"machine": machine(), "cores": os.cpu_count()}
     with tempfile.TemporaryDirectory() as folder:
         figures["sheet"] = sheet(Path(folder), given.device, given.seconds)
+    figures["expanded"] = expanded(64, 13, given.seconds)
     if find_spec("optax"):
         figures["icons"] = icons(given.units, given.side, given.steps, given.seconds)
     text = json.dumps(figures, indent=1)

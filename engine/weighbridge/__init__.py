@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from weighbridge.exports import export
     from weighbridge.models import recorder
     from weighbridge.models.bias import Bias, bias
+    from weighbridge.models.chain_weights import chain_weights
     from weighbridge.models.criticality import criticality
     from weighbridge.models.expanded import expanded_weights
     from weighbridge.models.influence import influence
@@ -66,6 +67,7 @@ _HOMES = {
     "weighbridge.app": ("view",),
     "weighbridge.models.bias": ("Bias", "bias"),
     "weighbridge.models.criticality": ("criticality",),
+    "weighbridge.models.chain_weights": ("chain_weights",),
     "weighbridge.models.expanded": ("expanded_weights",),
     "weighbridge.models.influence": ("influence",),
     "weighbridge.models.linearize": ("linearize",),
@@ -95,6 +97,7 @@ __all__ = [
     "WeighbridgeError",
     "attribution_to_weights",
     "bias",
+    "chain_weights",
     "circuits",
     "correlate",
     "criticality",

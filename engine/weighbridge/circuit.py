@@ -11,8 +11,7 @@ class Unit(NamedTuple):
     number: int
 
 
-@dataclass(frozen=True)
-class Edge:
+class Edge(NamedTuple):
     """The weights from one unit to another: their L2 norm, with the sign of their sum."""
 
     source: Unit
@@ -37,6 +36,21 @@ class Circuit:
         """All units, each once, in the order of the layers and by index."""
         known = {self.unit, *(unit for edge in self.edges for unit in (edge.source, edge.target))}
         return tuple(sorted(known, key=lambda unit: (self.layers.index(unit.layer), unit.number)))
+
+    def openers(self) -> dict[Edge, tuple[Unit, Unit]]:
+        """Of each edge the end by which it came to the circuit, nearer to the circuit's unit, and the other."""
+        far, front, step = {self.unit: 0}, {self.unit}, 0
+        while front:
+            step += 1
+            reached = {end for edge in self.edges if {edge.source, edge.target} & front for end in edge[:2]}
+            front = reached - far.keys()
+            far |= dict.fromkeys(front, step)
+        return {
+            edge: (edge.target, edge.source)
+            if far.get(edge.target, step) <= far.get(edge.source, step)
+            else (edge.source, edge.target)
+            for edge in self.edges
+        }
 
     def inputs(self, unit: Unit) -> list[Edge]:
         """What a unit is built from, the strongest first."""

@@ -366,10 +366,20 @@ def circuits(
     chain: Annotated[
         str | None, typer.Option("--chain", metavar="A,B,C", help="Tensors in the order of the network.")
     ] = None,
+    expanded: Annotated[
+        bool, typer.Option("--expanded", help="The weights through the whole chain, from what its first tensor reads.")
+    ] = False,
+    strides: Annotated[
+        str | None, typer.Option("--strides", metavar="2,1,1", help="Of an expanded chain's convolutions.")
+    ] = None,
+    paddings: Annotated[
+        str | None, typer.Option("--paddings", metavar="0,1,same", help="Of an expanded chain: pixels, same or valid.")
+    ] = None,
+    downstream: Annotated[bool, typer.Option("--downstream", help="What reads the unit instead.")] = False,
     top: Annotated[int, typer.Option("--top", min=1, metavar="K", help="Strongest inputs of each unit.")] = 6,
-    depth: Annotated[int, typer.Option("--depth", min=1, metavar="N", help="Steps upstream.")] = 2,
+    depth: Annotated[int, typer.Option("--depth", min=1, metavar="N", help="Steps to follow.")] = 2,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Draw it to a .png, .svg or .pdf.")
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Draw it to a .png, .svg, .pdf or .html.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a weight on standard output.")] = False,
 ) -> None:
@@ -377,13 +387,20 @@ def circuits(
 
     Example: weighbridge circuits model.safetensors head.weight:3 --depth 3 -o circuit.svg
     """
+    names = chain.split(",") if chain else None
+    if expanded:
+        _expanded(source, unit, names, strides, paddings, top, output, json)
+        return
+    if strides or paddings:
+        raise BadArgument("--strides and --paddings are of an expanded chain; add --expanded")
     from weighbridge.analyses.circuits import circuits as find
     from weighbridge.report import dumps
     from weighbridge.terminal import circuit_tree
 
-    found = find(source, unit, chain=chain.split(",") if chain else None, top=top, depth=depth)
+    direction = "downstream" if downstream else "upstream"
+    found = find(source, unit, chain=names, top=top, depth=depth, direction=direction)  # type: ignore[arg-type]
     if output is not None:
-        from weighbridge.views.circuit import circuit_file
+        from weighbridge.views.circuit_file import circuit_file
 
         circuit_file(found, output)
     if json:
@@ -392,6 +409,52 @@ def circuits(
             print(dumps(ends | {"weight": edge.weight}))
     else:
         _console().print(circuit_tree(found))
+
+
+def _expanded(
+    source: str,
+    unit: str,
+    chain: list[str] | None,
+    strides: str | None,
+    paddings: str | None,
+    top: int,
+    output: Path | None,
+    json: bool,
+) -> None:
+    """The strongest inputs of a unit through a chain of tensors, which ends at the unit's own."""
+    from weighbridge.models.chain_weights import chain_weights
+    from weighbridge.report import dumps
+    from weighbridge.terminal import inputs_table
+
+    tensor, _, number = unit.rpartition(":")
+    if not number.isdecimal() or chain is None or chain[-1] != tensor:
+        raise BadArgument(f"unit {unit!r}; expected tensor:index, the tensor being the last of --chain")
+    moves = [_whole(text) for text in strides.split(",")] if strides else [1]
+    added = [text if text in ("same", "valid") else _whole(text) for text in paddings.split(",")] if paddings else []
+    found = chain_weights(
+        source,
+        chain,
+        int(number),
+        strides=moves[0] if len(moves) == 1 else moves,
+        paddings=(added or ["same"])[0] if len(added) < 2 else added,
+    )
+    if output is not None:
+        from weighbridge.views import expanded_inputs
+
+        title = f"{unit}: strongest inputs through {', '.join(chain)}"
+        expanded_inputs(found.values, count=top, title=title).save(output)
+    if json:
+        for channel, weights in enumerate(found.values.reshape(-1, found.values.shape[-1]).T):
+            shaped = weights.reshape(found.values.shape[:-1]).tolist()
+            print(dumps({"input": channel, "weights": shaped}))
+    else:
+        _console().print(inputs_table(found.values, limit=top))
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal():
+        raise BadArgument(f"{text!r}; expected a whole number")
+    return int(text)
 
 
 def _known(*options: tuple[str | None, tuple[str | None, ...]]) -> None:

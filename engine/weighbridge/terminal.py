@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -189,21 +191,37 @@ def _cluster_table(found: "Projection", named: Callable[[int], str]) -> Table:
 
 
 def circuit_tree(found: "Circuit") -> Tree:
-    """A circuit as a tree: under each unit what it is built from, the strongest first; one met before is not opened."""
+    """A circuit as a tree: under each unit what it leads to, the strongest first; one met before is not opened."""
     shown: set[Unit] = set()
+    leading: dict[Unit, list[tuple[float, Unit]]] = {}
+    for edge, (opener, other) in found.openers().items():
+        leading.setdefault(opener, []).append((edge.weight, other))
 
     def grow(branch: Tree, unit: "Unit") -> None:
         if unit in shown:
             return
         shown.add(unit)
-        for edge in found.inputs(unit):
-            colour = "red" if edge.weight > 0 else "blue"
-            name = escape(printable(f"{edge.source.layer} {found.label(edge.source)}"))
-            grow(branch.add(f"[{colour}]{edge.weight:+.3g}[/{colour}] {name}"), edge.source)
+        for weight, other in sorted(leading.get(unit, []), key=lambda pair: -abs(pair[0])):
+            colour = "red" if weight > 0 else "blue"
+            name = escape(printable(f"{other.layer} {found.label(other)}"))
+            grow(branch.add(f"[{colour}]{weight:+.3g}[/{colour}] {name}"), other)
 
     root = Tree(escape(printable(f"{found.unit.layer} {found.label(found.unit)}")))
     grow(root, found.unit)
     return root
+
+
+def inputs_table(weights: npt.NDArray[np.floating], *, limit: int) -> Table:
+    """The strongest inputs of weights [*kernel, inputs]: norm, sum, and the kernel's size."""
+    flat = weights.reshape(-1, weights.shape[-1])
+    norms, sums = np.sqrt(np.square(flat).sum(axis=0)), flat.sum(axis=0)
+    size = " × ".join(map(str, weights.shape[:-1])) or "1"
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for name in (f"input of {len(norms):,}", "norm", f"sum over {size}"):
+        table.add_column(name, justify="right")
+    for i in np.argsort(-norms, kind="stable")[:limit]:
+        table.add_row(str(i), f"{norms[i]:.4g}", f"{sums[i]:+.4g}")
+    return table
 
 
 def findings_table(found: list["Finding"]) -> RenderableType:

@@ -69,10 +69,11 @@ def test_the_spectra_are_measured(tmp_path: Path) -> None:
 
 
 def test_the_circuits_are_measured(tmp_path: Path) -> None:
-    """Both parts of `weighbridge_benchmarks.circuits`, on few small icons."""
+    """Every part of `weighbridge_benchmarks.circuits`, on narrow modules and few small icons."""
     found = circuits.sheet(tmp_path, "cpu", 0.0)
     assert found["units"] == 256
     assert set(found["seconds"]) >= {"factors", "picture"}
+    assert circuits.expanded(2, 9, 0.0)["kernel"] == [7, 7, 16]
     pytest.importorskip("optax")
     assert circuits.icons(2, 8, 2, 0.0)["steps_per_second"] > 0
 

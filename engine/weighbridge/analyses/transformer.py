@@ -186,6 +186,17 @@ class Transformer:
         gain = self.checkpoint[full].read().astype(np.float32)
         return gain + 1 if self.settings.get("model_type") in ("gemma", "gemma2", "gemma3_text") else gain
 
+    def neurons(self, layer: int) -> int:
+        """How many the MLP of a layer has. Raises `BadArgument` for a layer that is not there."""
+        self._check("layer", layer, self.layers)
+        shape = self.tensor(self.names.outward.format(layer)).shape
+        return shape[0] if self.family == "gpt2" else shape[1]
+
+    def check_pre_norm(self, why: str) -> None:
+        """Raises `BadArgument`, with the reason, for a network whose residual stream is no sum."""
+        if not self.pre_norm:
+            raise BadArgument(f"{self.checkpoint.name}: a {self.family} network normalises after adding: {why}")
+
     def matrix(self, name: str, layer: int) -> Array:
         """A matrix of a layer as [in, out]. Raises `BadArgument` for a layer that is not there."""
         self._check("layer", layer, self.layers)
@@ -213,6 +224,19 @@ class Transformer:
     def _check(self, what: str, number: int, count: int) -> None:
         if not 0 <= number < count:
             raise BadArgument(f"{self.checkpoint.name}: no {what} {number}; expected 0 to {count - 1}")
+
+
+def neurons_of(checkpoint: Checkpoint, name: str) -> int | None:
+    """The layer whose MLP a tensor reads for, of a pre-norm transformer; None for any other tensor."""
+    try:
+        network = transformer(checkpoint)
+    except BadArgument:
+        return None
+    if network.pre_norm:
+        for layer in range(network.layers):
+            if name in (network.prefix + part.format(layer) for part in (network.names.inward, network.names.gate)):
+                return layer
+    return None
 
 
 def transformer(checkpoint: Checkpoint) -> Transformer:

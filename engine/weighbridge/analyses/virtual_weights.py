@@ -142,8 +142,8 @@ def _ov(network: Transformer, layer: int, head: int, space: Space) -> VirtualWei
     written = np.ascontiguousarray(matrices.output.T)
     if space == "residual":
         return VirtualWeights(name, ("residual", "residual"), ArrayFactor(read), ArrayFactor(written), note)
-    _refuse_post_norm(network, "what a head writes is normalised together with the stream")
-    to_logits = _written(network, written, network.names.final_norm)
+    network.check_pre_norm("what a head writes is normalised together with the stream")
+    to_logits = before_logits(network, written)
     left, right = TokenFactor(network.embedding(), read), TokenFactor(network.unembedding(), to_logits)
     return VirtualWeights(f"{name}, token to logit", ("token", "logit"), left, right, note)
 
@@ -165,14 +165,14 @@ def _qk(network: Transformer, layer: int, head: int, space: Space, offset: int) 
         return VirtualWeights(name, ("query", "key"), ArrayFactor(query), ArrayFactor(key), note)
     if not network.pre_norm:
         if layer:
-            _refuse_post_norm(network, "beyond the first layer the stream is no sum that holds the embedding")
+            network.check_pre_norm("beyond the first layer the stream is no sum that holds the embedding")
         query, key = (_read(network, w, network.names.final_norm, after=True) for w in (query, key))
     left, right = (TokenFactor(network.embedding(), w) for w in (query, key))
     return VirtualWeights(f"{name}, token to token", ("query token", "key token"), left, right, note)
 
 
 def _direct(network: Transformer) -> VirtualWeights:
-    _refuse_post_norm(network, "the embedding does not reach the end as it is")
+    network.check_pre_norm("the embedding does not reach the end as it is")
     folded = _read(network, np.eye(network.width, dtype=np.float32), network.names.final_norm)
     left, right = TokenFactor(network.embedding(), folded), network.unembedding()
     whole = TokenFactor(right, np.eye(network.width, dtype=np.float32))
@@ -193,8 +193,19 @@ def read_by_mlp(network: Transformer, layer: int, part: Literal["up", "gate"] = 
 
     Raises `BadArgument` for a post-norm network.
     """
-    _refuse_post_norm(network, "what an MLP writes is normalised before another reads it")
+    network.check_pre_norm("what an MLP writes is normalised before another reads it")
     return _read(network, network.inward(layer, part), network.names.mlp_norm, layer)
+
+
+def read_by_logit(network: Transformer, token: int) -> Array:
+    """What the logit of a token reads from the residual stream, [width], the last norm folded in."""
+    row = network.unembedding().read(token).astype(np.float32)
+    return _read(network, row[:, None], network.names.final_norm)[:, 0]
+
+
+def before_logits(network: Transformer, written: Array) -> Array:
+    """What is written to the residual stream, [width, k], as the rows of the unembedding read it."""
+    return _written(network, written, network.names.final_norm)
 
 
 def _read(network: Transformer, w: Array, norm: str, layer: int = 0, *, after: bool = False) -> Array:
@@ -228,11 +239,6 @@ def rotated(x: Array, offset: int, base: float) -> Array:
 
 def _shared(what: str, heads: tuple[int, ...]) -> str:
     return f"its {what} is shared by heads {heads[0]} to {heads[-1]}" if heads else ""
-
-
-def _refuse_post_norm(network: Transformer, why: str) -> None:
-    if not network.pre_norm:
-        raise BadArgument(f"{network.checkpoint.name}: a {network.family} network normalises after adding: {why}")
 
 
 def _gram(factor: Rows) -> npt.NDArray[np.float64]:

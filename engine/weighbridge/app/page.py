@@ -81,7 +81,7 @@ class Page:
             self._overview()
             return
         if name != self._state.tensor:
-            self._state = replace(self._state, tensor=name, rows=None, cols=None)
+            self._state = replace(self._state, tensor=name, rows=None, cols=None, unit="")
         self._hush()
         self._open = TensorPage(self._model, entry, self._state, self._change, self._say)
         self._main.objects = [self._open.view]

@@ -11,7 +11,9 @@ from weighbridge.views.colours import THEMES, Theme
 from weighbridge.views.window import REDUCTIONS, Range, Reduction
 from weighbridge_kernels.similar_pairs import Kind
 
-Tab = Literal["heatmap", "distribution", "channels", "spectrum", "neurons", "similarity", "projection", "figures"]
+Tab = Literal[
+    "heatmap", "distribution", "channels", "spectrum", "neurons", "similarity", "projection", "circuit", "figures"
+]
 TABS: tuple[Tab, ...] = get_args(Tab)
 _LARGEST = 1e12
 
@@ -20,7 +22,8 @@ _LARGEST = 1e12
 class State:
     """The view of a session; `rows` and `cols` are the heatmap's window in entries, None for all.
 
-    `side`, `kind`, `order` and `joined` are of the similarities: whose, which, in what order, and their reduction.
+    `side`, `kind`, `order` and `joined` are of the similarities: whose, which, in what order, and their reduction;
+    `unit` is that of the circuit.
     """
 
     tensor: str = ""
@@ -35,6 +38,7 @@ class State:
     kind: Kind = "cosine"
     order: Order = "stored"
     joined: Reduction = "mean"
+    unit: str = ""
 
     @classmethod
     def parse(cls, query: str, columns: Collection[str]) -> tuple["State", list[str]]:
@@ -55,6 +59,7 @@ class State:
             "kind": partial(_one_of, KINDS),
             "order": partial(_one_of, ORDERS),
             "joined": partial(_one_of, REDUCTIONS),
+            "unit": str,
         }
         state, complaints = cls(), []
         for key, text in _fields(query):

@@ -10,6 +10,7 @@ import holoviews
 import numpy as np
 import panel
 
+from weighbridge.app.circuit_tab import CircuitTab
 from weighbridge.app.model import Model
 from weighbridge.app.neurons import neurons
 from weighbridge.app.projection_tab import ProjectionTab
@@ -224,6 +225,13 @@ class TensorPage:
     def _projection(self) -> Any:
         """The maps of the tensor's rows or columns."""
         return ProjectionTab(self._model, self._entry, self._theme, self._to_channels).view
+
+    def _circuit(self) -> Any:
+        """What one of the tensor's units is built from, and what reads it."""
+        checkpoint = self._model.checkpoint
+        if checkpoint is None or self._entry.name not in checkpoint:
+            return self._unreadable()
+        return CircuitTab(checkpoint, self._entry.name, self._state.unit, self._theme, self._changed).view
 
     def _similarity(self) -> Any:
         tensor = self._model.tensor(self._entry.name)

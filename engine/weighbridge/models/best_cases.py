@@ -18,8 +18,8 @@ from weighbridge.errors import BadArgument, NotLinear
 from weighbridge.models.algebras import Factor, Intervals, Weighed
 from weighbridge.models.expanded import index_of, place
 from weighbridge.models.layers import INPUT
-from weighbridge.models.network import Network, Shape, feed
 from weighbridge.models.rules import RULES, Rules, Site
+from weighbridge.models.section import Section, Shape, feed
 
 Masks = dict[tuple[str, ...], jax.Array]
 Bits = npt.NDArray[np.bool_]
@@ -89,23 +89,23 @@ def best_case(
 class _Pair:
     """Two units and the gates on the paths between them."""
 
-    def __init__(self, network: Network, source: Shape, target: Shape) -> None:
-        self.network, self.source, self.target = network, source, target
-        shape, _ = network.shapes()
-        self.zero = jnp.zeros(shape, network.fed.dtype)
+    def __init__(self, section: Section, source: Shape, target: Shape) -> None:
+        self.section, self.source, self.target = section, source, target
+        shape, _ = section.shapes()
+        self.zero = jnp.zeros(shape, section.fed.dtype)
         self.seed = self.zero.at[(0, *source)].set(1)
         self.gates = self._gates()
         self.count = sum(len(places) for places in self.gates.values())
 
     def bound(self) -> float:
         """Upper end of the interval of the weight."""
-        centre, radius = self.network.linear((self.seed, self.zero), algebra=Intervals())
+        centre, radius = self.section.linear((self.seed, self.zero), algebra=Intervals())
         return float((centre + radius)[(0, *self.target)])
 
     def weight(self, bits: jax.Array) -> jax.Array:
         """The weight with the gates on paths as `bits` [gates] says, linear in each of them."""
         keep = self._keep(bits)
-        _, moved = jax.jvp(lambda e: self.network.linear(e, keep=keep), (self.zero,), (self.seed,))
+        _, moved = jax.jvp(lambda e: self.section.linear(e, keep=keep), (self.zero,), (self.seed,))
         found: jax.Array = moved[(0, *self.target)]
         return found
 
@@ -117,17 +117,17 @@ class _Pair:
             seen[site.path] = site.references()[0]
             return 1.0
 
-        network = replace(self.network, fed=x)
-        network.linear(jnp.zeros((len(x), *self.zero.shape[1:]), x.dtype), keep=keep)
+        section = replace(self.section, fed=x)
+        section.linear(jnp.zeros((len(x), *self.zero.shape[1:]), x.dtype), keep=keep)
         parts = [seen[path].reshape(len(x), -1)[:, places] for path, places in self.gates.items()]
         return jnp.concatenate(parts, axis=1) if parts else jnp.zeros((len(x), 0))
 
     def weights_at(self, x: jax.Array) -> jax.Array:
         """The weight [examples] at inputs, from the model itself."""
-        network = replace(self.network, fed=x)
+        section = replace(self.section, fed=x)
         zero = jnp.zeros((len(x), *self.zero.shape[1:]), x.dtype)
         seeds = zero.at[(slice(None), *self.source)].set(1)
-        _, moved = jax.jvp(network.exact, (zero,), (seeds,))
+        _, moved = jax.jvp(section.exact, (zero,), (seeds,))
         found: jax.Array = moved[(slice(None), *self.target)]
         return found
 
@@ -155,11 +155,11 @@ class _Pair:
             return 1.0
 
         def paths(masks: Masks) -> jax.Array:
-            end = self.network.linear(self.seed, algebra=Weighed(jnp.abs), keep=lambda site: masks[site.path])
+            end = self.section.linear(self.seed, algebra=Weighed(jnp.abs), keep=lambda site: masks[site.path])
             found: jax.Array = end[(0, *self.target)]
             return found
 
-        self.network.linear(self.seed, algebra=Weighed(jnp.abs), keep=keep)
+        self.section.linear(self.seed, algebra=Weighed(jnp.abs), keep=keep)
         felt = jax.grad(paths)(masks)
         found = {path: np.flatnonzero(np.asarray(slope)) for path, slope in felt.items()}
         return {path: places for path, places in found.items() if len(places)}
@@ -167,14 +167,14 @@ class _Pair:
 
 def _pair(model: Callable[..., Any], at: jax.Array, source: Any, target: Any, rules: Rules) -> _Pair:
     (source_name, source_unit), (target_name, unit) = source, target
-    network = Network(model, rules, 1.0, feed((1, *at.shape[1:]), None), source_name, target_name)
-    kernel = place(network, unit, True)
-    shape, _ = network.shapes()
+    section = Section(model, rules, 1.0, feed((1, *at.shape[1:]), None), source_name, target_name)
+    kernel = place(section, unit, True)
+    shape, _ = section.shapes()
     if isinstance(source_unit, int):
         centre = (o + n // 2 for o, n in zip(kernel.offset, kernel.shape, strict=True))
         source_unit = (*centre, source_unit)
     index_of(source_name, shape[1:-1], shape[-1], source_unit)
-    return _Pair(network, source_unit, (*kernel.position, unit[-1] if isinstance(unit, tuple) else unit))
+    return _Pair(section, source_unit, (*kernel.position, unit[-1] if isinstance(unit, tuple) else unit))
 
 
 def _best_bits(pair: _Pair, patterns: int, key: int) -> tuple[Bits, float]:

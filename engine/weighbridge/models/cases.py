@@ -17,8 +17,8 @@ import numpy as np
 from weighbridge.errors import BadArgument, NotLinear
 from weighbridge.models.expanded import FloatArray, Kernel, place, whole, within
 from weighbridge.models.layers import INPUT
-from weighbridge.models.network import Network
 from weighbridge.models.rules import RULES
+from weighbridge.models.section import Section
 from weighbridge_kernels.nmf import one_sided_nmf
 from weighbridge_kernels.pca import pca
 
@@ -71,21 +71,21 @@ def example_weights(
     """
     name, unit = target
     at = jnp.asarray(examples)
-    network = Network(model, RULES, 1.0, at, source, name)
-    everywhere = whole(network, unit, True)
+    section = Section(model, RULES, 1.0, at, source, name)
+    everywhere = whole(section, unit, True)
     index = (..., *everywhere.position, unit[-1] if isinstance(unit, tuple) else unit)
-    start = jnp.zeros(network.shapes()[0], at.dtype)
-    activations, pull = jax.vjp(lambda change: network.exact(change)[index], start)
+    start = jnp.zeros(section.shapes()[0], at.dtype)
+    activations, pull = jax.vjp(lambda change: section.exact(change)[index], start)
     gradient = np.asarray(pull(jnp.ones_like(activations))[0])
-    kernel = _cropped(replace(network, fed=at[:1]), unit, gradient) or everywhere
+    kernel = _cropped(replace(section, fed=at[:1]), unit, gradient) or everywhere
     values = gradient[(slice(None), *within(kernel))]
     return Cases(values, np.asarray(activations), source, name, unit, kernel)
 
 
-def _cropped(network: Network, unit: int | tuple[int, ...], gradient: FloatArray) -> Kernel | None:
+def _cropped(section: Section, unit: int | tuple[int, ...], gradient: FloatArray) -> Kernel | None:
     """Where the network, made linear, has the kernel; None where it cannot be, or the model's own gradient is wider."""
     try:
-        kernel = place(network, unit, True)
+        kernel = place(section, unit, True)
     except (NotLinear, BadArgument):
         return None
     inside = np.count_nonzero(gradient[(slice(None), *within(kernel))])

@@ -18,8 +18,8 @@ import numpy.typing as npt
 from weighbridge.errors import BadArgument
 from weighbridge.models.algebras import Weighed
 from weighbridge.models.layers import INPUT
-from weighbridge.models.network import Network, Shape, feed
 from weighbridge.models.rules import RULES, Keep, Rules
+from weighbridge.models.section import Section, Shape, feed
 
 FloatArray = npt.NDArray[np.floating[Any]]
 Unit = int | tuple[int, ...] | None
@@ -80,9 +80,9 @@ def expanded_weights(
     `NotLinear` as `linearize` does.
     """
     name, unit = target if isinstance(target, tuple) else (target, None)
-    network = Network(model, rules, keep, feed(shape, at), source, name)
-    network, kernel = _uncut(network, unit, batched)
-    rows = Rows(network, kernel.position, batched)
+    section = Section(model, rules, keep, feed(shape, at), source, name)
+    section, kernel = _uncut(section, unit, batched)
+    rows = Rows(section, kernel.position, batched)
     values = rows.of(unit)[(slice(None), *within(kernel))]
     return ExpandedWeights(np.asarray(values if unit is None else values[0]), source, name, unit, kernel)
 
@@ -90,12 +90,12 @@ def expanded_weights(
 class Rows:
     """Rows of the linear map between two layers, for units at one place of the target."""
 
-    def __init__(self, network: Network, position: Shape, batched: bool, *, structure: bool = False) -> None:
-        self.source, self.target = network.shapes()
+    def __init__(self, section: Section, position: Shape, batched: bool, *, structure: bool = False) -> None:
+        self.source, self.target = section.shapes()
         self.position, self.batched = position, batched
         algebra = Weighed(jnp.ones_like) if structure else None
-        start = jnp.zeros(self.source, network.fed.dtype)
-        target, self.pull = jax.vjp(lambda e: network.linear(e, algebra=algebra), start)
+        start = jnp.zeros(self.source, section.fed.dtype)
+        target, self.pull = jax.vjp(lambda e: section.linear(e, algebra=algebra), start)
         self.dtype = target.dtype
 
     def of(self, unit: Unit) -> jax.Array:
@@ -112,36 +112,36 @@ class Rows:
         return gradient
 
 
-def place(network: Network, unit: Unit, batched: bool) -> Kernel:
+def place(section: Section, unit: Unit, batched: bool) -> Kernel:
     """Where the kernel of a unit lies. Raises `BadArgument` where no path leads to it."""
-    source, target = network.shapes()
+    source, target = section.shapes()
     places, maps = source[batched:-1], target[batched:-1]
-    position = index_of(network.target, maps, target[-1], unit)
-    reached = _reached(network, position, unit, batched)
+    position = index_of(section.target, maps, target[-1], unit)
+    reached = _reached(section, position, unit, batched)
     if not reached.any():
-        raise BadArgument(f"no path leads from '{network.source}' to '{network.target}'")
+        raise BadArgument(f"no path leads from '{section.source}' to '{section.target}'")
     if not places or len(places) != len(maps):
-        return whole(network, unit, batched)
+        return whole(section, unit, batched)
     low, high = _box(reached)
     step = tuple(1 if at + 1 < n else -1 for at, n in zip(position, maps, strict=True))
     moved = tuple(at + by if n > 1 else at for at, by, n in zip(position, step, maps, strict=True))
-    stride = _moved((low, high), _box(_reached(network, moved, unit, batched)))
+    stride = _moved((low, high), _box(_reached(section, moved, unit, batched)))
     cut = bool((low == 0).any() or (high == places).any())
     return Kernel(position, _ints(low), _ints(high - low), stride, cut)
 
 
-def whole(network: Network, unit: Unit, batched: bool) -> Kernel:
+def whole(section: Section, unit: Unit, batched: bool) -> Kernel:
     """The source's whole map, as the kernel of a unit."""
-    source, target = network.shapes()
+    source, target = section.shapes()
     places, nowhere = source[batched:-1], (0,) * len(source[batched:-1])
-    return Kernel(index_of(network.target, target[batched:-1], target[-1], unit), nowhere, places, nowhere, False)
+    return Kernel(index_of(section.target, target[batched:-1], target[-1], unit), nowhere, places, nowhere, False)
 
 
-def _uncut(network: Network, unit: Unit, batched: bool) -> tuple[Network, Kernel]:
+def _uncut(section: Section, unit: Unit, batched: bool) -> tuple[Section, Kernel]:
     """The network on an input so large that no border cuts the kernel, where it takes one, and that kernel."""
-    kernel = first = place(network, unit, batched)
-    larger = network
-    for _ in range(DOUBLINGS if isinstance(unit, int | None) and not network.has_reference else 0):
+    kernel = first = place(section, unit, batched)
+    larger = section
+    for _ in range(DOUBLINGS if isinstance(unit, int | None) and not section.has_reference else 0):
         if not kernel.cut:
             return larger, kernel
         larger = replace(larger, fed=_doubled(larger.fed, batched))
@@ -149,7 +149,7 @@ def _uncut(network: Network, unit: Unit, batched: bool) -> tuple[Network, Kernel
             kernel = place(larger, unit, batched)
         except Exception:  # a model may refuse another size with any error, and then has but one
             break
-    return (network, first) if kernel.cut else (larger, kernel)
+    return (section, first) if kernel.cut else (larger, kernel)
 
 
 def _doubled(fed: Any, batched: bool) -> Any:
@@ -170,9 +170,9 @@ def _channel(unit: Unit) -> int:
     return unit[-1] if isinstance(unit, tuple) else int(unit or 0)
 
 
-def _reached(network: Network, position: Shape, unit: Unit, batched: bool) -> npt.NDArray[np.bool_]:
+def _reached(section: Section, position: Shape, unit: Unit, batched: bool) -> npt.NDArray[np.bool_]:
     """Which places of the source a unit of the target, or any at that place, depends on, were no weight zero."""
-    rows = Rows(network, position, batched, structure=True)
+    rows = Rows(section, position, batched, structure=True)
     channels = jnp.arange(rows.target[-1])
     counts = rows.weighted(jnp.ones_like(channels) if unit is None else channels == _channel(unit))
     return np.asarray((counts != 0).any(axis=-1))

@@ -15,9 +15,9 @@ import numpy as np
 from weighbridge.errors import BadArgument
 from weighbridge.models.algebras import Weighed
 from weighbridge.models.layers import INPUT, OUTPUT, find, layers, traced
-from weighbridge.models.network import Shape, feed
 from weighbridge.models.operands import Dependent, Operand
 from weighbridge.models.rules import RULES, Keep, Rules, Site
+from weighbridge.models.section import Shape, feed
 from weighbridge.models.walk import Walk
 
 

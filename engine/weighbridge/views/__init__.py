@@ -8,6 +8,7 @@ from weighbridge.views.bias import bias, bias_interventions, bias_map
 from weighbridge.views.bias_file import save_bias
 from weighbridge.views.channels import channels
 from weighbridge.views.circuit import circuit
+from weighbridge.views.circuit_file import circuit_file
 from weighbridge.views.criticality import (
     criticality,
     criticality_curves,
@@ -37,7 +38,7 @@ from weighbridge.views.sheet import Sheet, Tile
 from weighbridge.views.similarities import similarities
 from weighbridge.views.similarity import similarity
 from weighbridge.views.singular_vectors import singular_vectors
-from weighbridge.views.small_multiples import family_grid, strongest_inputs
+from weighbridge.views.small_multiples import expanded_inputs, family_grid, strongest_inputs
 from weighbridge.views.snapshot import snapshot
 from weighbridge.views.spatial_weights import spatial_weights
 from weighbridge.views.spectrum import spectrum
@@ -53,12 +54,14 @@ __all__ = [
     "bias_map",
     "channels",
     "circuit",
+    "circuit_file",
     "criticality",
     "criticality_curves",
     "criticality_layers",
     "criticality_selectivity",
     "depth",
     "distribution",
+    "expanded_inputs",
     "factors",
     "factors_rgb",
     "family_grid",

@@ -1,7 +1,9 @@
 """Kernels between two layers as small multiples on one scale: the strongest inputs of units, and family by family."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+import numpy as np
 import numpy.typing as npt
 
 from weighbridge.views.kernels import FloatArray, Icons, check_channels, checked, norms, strongest
@@ -39,6 +41,24 @@ def strongest_inputs(
                 tiles.append(Tile(row - 1, col, inputs[channel], "", f"input {channel}"))
     names = [f"unit {unit}" if i == step - 1 else "" for unit in units for i in range(step)]
     return Sheet(tuple(tiles), title, row_names=tuple(names) if not own else (), given_limit=limit)
+
+
+def expanded_inputs(
+    weights: npt.ArrayLike,
+    *,
+    count: int = 8,
+    input_icons: Icons | None = None,
+    limit: float | None = None,
+    title: str = "",
+) -> Sheet:
+    """Of one unit's weights [h, w, in], or [in] without a map, the inputs with the greatest L2 norms, greatest first.
+
+    What `weighbridge.expanded_weights` and `chain_weights` give; otherwise as `strongest_inputs`.
+    """
+    whole = np.asarray(weights)
+    kernel = whole.reshape((1,) * max(3 - whole.ndim, 0) + whole.shape)
+    sheet = strongest_inputs(kernel[..., None], [0], count=count, input_icons=input_icons, limit=limit, title=title)
+    return replace(sheet, row_names=())
 
 
 def family_grid(

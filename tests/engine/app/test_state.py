@@ -14,7 +14,7 @@ RANGES = st.none() | st.tuples(st.integers(0, 10**6), st.integers(1, 10**6)).map
 STATES = st.builds(
     State,
     tensor=st.text(max_size=40),
-    tab=st.sampled_from(["heatmap", "distribution", "channels", "similarity", "figures"]),
+    tab=st.sampled_from(["heatmap", "distribution", "channels", "similarity", "circuit", "figures"]),
     reduction=st.sampled_from(["absmax", "mean", "rms", "min", "max", "zeros"]),
     rows=RANGES,
     cols=RANGES,
@@ -25,6 +25,7 @@ STATES = st.builds(
     kind=st.sampled_from(["cosine", "pearson"]),
     order=st.sampled_from(["stored", "seriated"]),
     joined=st.sampled_from(["mean", "min", "max"]),
+    unit=st.text(max_size=20),
 )
 
 

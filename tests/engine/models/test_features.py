@@ -200,4 +200,9 @@ def test_units_of_the_digits_are_excited_more_than_by_any_digit(circuits):
 def test_the_digits_are_drawn(circuits, tmp_path, monkeypatch):
     monkeypatch.setattr(circuits, "STEPS", 2)
     circuits.main(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} >= {"conv1.png", "conv2_factors.png", "head_icons.png"}
+    assert {path.name for path in tmp_path.iterdir()} >= {
+        "conv1.png",
+        "conv2_factors.png",
+        "head_icons.png",
+        "circuit.html",
+    }

@@ -22,7 +22,7 @@ class _Arrived(Exception):
 
 
 @dataclass(frozen=True)
-class Network:
+class Section:
     """A model between two layers, its rules and gates, and what it is fed: a reference, or a shape alone."""
 
     model: Callable[..., Any]
