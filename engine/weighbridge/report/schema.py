@@ -24,6 +24,8 @@ QUANTILES = {
 }
 SPARSITIES = {"sparsity_1e2": 1e-2, "sparsity_1e3": 1e-3, "sparsity_1e6": 1e-6}
 
+WHOLE = "all tensors"
+"""The name of rows that are of the whole network."""
 _FINITE = "of the finite entries"
 SCAN = (
     Column("name", "string", "the tensor's name"),
@@ -328,6 +330,20 @@ TRAJECTORY_PATH = (
     Column("scores", "list<float64>", "where the step lies along each principal component"),
     Column("explained", "list<float64>", "share of the variance that each component explains, the same in every row"),
 )
+SALIENCY = (
+    Column("name", "string", "the input's caption"),
+    Column("part", "string", "what tells these maps from others: method and layer by default"),
+    *_MATRIX[2:5],
+    Column("method", "string", "gradient, input_x_gradient, integrated_gradients, smoothgrad, grad_cam or occlusion"),
+    Column("at", "string", "the layer that Grad-CAM looks at"),
+    Column("target", "string", "index of the chosen output; of several axes with commas"),
+    Column("output", "float64", "the chosen output of the input"),
+    Column("baseline_output", "float64", "that of its baseline; null for methods without one"),
+    Column("completeness_gap", "float64", "|sum of the map - (output - baseline_output)|; of integrated gradients"),
+    Column("steps", "int64", "how often the network ran for the input"),
+    Column("converged", "bool", "whether the gap is within its bound; true for methods without one"),
+    *_STATE,
+)
 TABLES: dict[str, tuple[Column, ...]] = {
     "scan": SCAN,
     "spectra": SPECTRA,
@@ -340,6 +356,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "training_units": TRAINING_UNITS,
     "trajectory": TRAJECTORY,
     "trajectory_path": TRAJECTORY_PATH,
+    "saliency": SALIENCY,
 }
 """The columns of every table that a report may hold."""
 HEADLINES: dict[str, tuple[str, ...]] = {
@@ -351,6 +368,7 @@ HEADLINES: dict[str, tuple[str, ...]] = {
     "training_units": ("step", "units", "dead", "saturated"),
     "trajectory": ("step", "l2", "sparsity_1e3", "cosine_first", "step_length", "turn", "spectral_norm", "stable_rank"),
     "trajectory_path": ("step", "tensors", "count"),
+    "saliency": ("target", "output", "baseline_output", "completeness_gap", "steps", "converged"),
     "weightwatcher": ("alpha", "D", "num_pl_spikes", "stable_rank", "alpha_weighted", "log_norm", "spectral_norm"),
     "projections": ("points", "trustworthiness", "neighbour_recall", "kl", "explained_variance", "clusters"),
 }
