@@ -59,7 +59,7 @@ class Page:
         self._alert = html("", theme, visible=False)
         self._weighed = "scan" in model.report.manifest.analyses
         self._results: dict[str, Any] = {}
-        self._views = panel.Row(margin=0)
+        self._views = panel.FlexBox(margin=0)
         self._table = TensorTable(model.report.table(), self.open_tensor, theme) if self._weighed else None
         self._main = panel.Column(sizing_mode="stretch_both", margin=0, css_classes=["main"])
         self._summary = html(_summary(model), theme)

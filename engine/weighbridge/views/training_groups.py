@@ -87,7 +87,7 @@ def _grid(
         title,
         theme=theme,
         width=_LABELS + max(_CELL * len(across), 320),
-        height=140 + _CELL * len(down),
+        height=140 + max(_CELL * len(down), 120),
         cmap=shades,
         clim=limits,
         clipping_colors={"NaN": paint.nan},
