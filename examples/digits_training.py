@@ -9,6 +9,7 @@ While it trains, `weighbridge view run` in another terminal follows it. It takes
 from pathlib import Path
 from typing import Annotated, Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -48,11 +49,15 @@ def train(folder: Path, epochs: int) -> None:
     opt = nnx.Optimizer(model, recorder, wrt=nnx.Param)
     graph, _, rest = nnx.split(model, nnx.Param, ...)
 
+    def merged(params: nnx.State) -> train_digits.DigitsCNN:
+        """The network as it trains; a copy of the running statistics, which it then updates, is of no further use."""
+        return nnx.merge(graph, params, jax.tree.map(jnp.array, rest))
+
     def loss(params: nnx.State, batch: tuple[Any, Any]) -> Any:
-        return train_digits.loss(nnx.merge(graph, params, rest), *batch)
+        return train_digits.loss(merged(params), *batch)
 
     def activations(params: nnx.State, batch: tuple[Any, Any]) -> dict[str, Any]:
-        now = nnx.merge(graph, params, rest)
+        now = merged(params)
         x = nnx.max_pool(nnx.relu(now.norm1(now.conv1(jnp.asarray(batch[0])))), (2, 2), strides=(2, 2))
         return {"conv1": x, "conv2": nnx.relu(now.norm2(now.conv2(x)))}
 

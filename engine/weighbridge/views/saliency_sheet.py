@@ -139,7 +139,8 @@ def _figure(rows: list[_Row], paint: Colours) -> "Figure":
         line[0].set_ylabel(caption, fontsize=7, color=paint.text, parse_math=False)
         for axes, one in zip(line[1:], shown, strict=True):
             axes.imshow(blended(one.shares, under, paint, signed=one.signed), interpolation="nearest")
-            axes.set_xlabel(one.warning, fontsize=6, color=paint.above)
+            below = {"transform": axes.transAxes, "ha": "center", "va": "bottom"}
+            axes.text(0.5, 0.02, one.warning, fontsize=6, color=paint.above, **below)
     for axes, title in zip(grid[0], ["input", *(one.name for one in rows[0][2])], strict=True):
         axes.set_title(title, fontsize=7, color=paint.text, pad=3)
     for axes in grid.flat:
