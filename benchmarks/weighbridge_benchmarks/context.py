@@ -99,14 +99,15 @@ def _training(optimizer: Any) -> Callable[[int], float]:
         updates, state = optimizer.update(jax.grad(loss)(params), state, params)
         return optax.apply_updates(params, updates), state
 
-    held = jax.block_until_ready(step(params, optimizer.init(params)))
+    wait: Any = jax.block_until_ready
+    held = wait(step(params, optimizer.init(params)))
 
     def take(steps: int) -> float:
         nonlocal held
         began = time.perf_counter()
         for _ in range(steps):
             held = step(*held)
-        jax.block_until_ready(held)
+        wait(held)
         return (time.perf_counter() - began) / steps
 
     return take
