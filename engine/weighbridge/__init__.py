@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from weighbridge.models.expanded import expanded_weights
     from weighbridge.models.influence import influence
     from weighbridge.models.linearize import linearize
-    from weighbridge.models.saliency import Saliency, saliency
+    from weighbridge.models.saliency import saliency
     from weighbridge.models.saliency_checks import deletion_insertion, parameter_randomisation
     from weighbridge.models.saliency_weights import attribution_to_weights
-    from weighbridge.report import Report
+    from weighbridge.report import Report, Saliency
     from weighbridge.snapshots import snapshot
 
 _HOMES = {
@@ -71,10 +71,10 @@ _HOMES = {
     "weighbridge.models.expanded": ("expanded_weights",),
     "weighbridge.models.influence": ("influence",),
     "weighbridge.models.linearize": ("linearize",),
-    "weighbridge.models.saliency": ("Saliency", "saliency"),
+    "weighbridge.models.saliency": ("saliency",),
     "weighbridge.models.saliency_checks": ("deletion_insertion", "parameter_randomisation"),
     "weighbridge.models.saliency_weights": ("attribution_to_weights",),
-    "weighbridge.report": ("Report",),
+    "weighbridge.report": ("Report", "Saliency"),
     "weighbridge.snapshots": ("snapshot",),
 }
 _MODULES = {"recorder": "weighbridge.models.recorder"}

@@ -49,8 +49,10 @@ def export(
 
 
 def _write_csv(table: "pd.DataFrame", path: Path) -> None:
+    if "shape" in table:
+        table = table.assign(shape=table["shape"].map(lambda sides: "x".join(map(str, sides))))
     with written(path) as file:
-        table.assign(shape=table["shape"].map(lambda sides: "x".join(map(str, sides)))).to_csv(file, index=False)
+        table.to_csv(file, index=False)
 
 
 def _write_html(report: Report, path: Path, heatmaps: list[str]) -> None:

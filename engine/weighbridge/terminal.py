@@ -142,11 +142,13 @@ def print_matrices(console: Console, report: "Report", name: str, *, limit: int 
         table.add_column(title, justify="right", no_wrap=True)
     for row in (found.head(limit) if limit else found).to_dict("records"):
         figures = [_figure(row[key]) for key in HEADLINES[name]]
-        sides = (row["rows"], row["cols"]) if "rows" in row else row["shape"]
+        sides = (row["rows"], row["cols"]) if "rows" in row else row.get("shape", ())
         shape = "×".join(str(side) for side in sides)
-        table.add_row(Text(printable(row["name"])), Text(printable(row["part"])), str(row["role"]), shape, *figures)
+        table.add_row(
+            Text(printable(row["name"])), Text(printable(row["part"])), str(row.get("role", "")), shape, *figures
+        )
     if limit and len(found) > limit:
-        table.caption = f"{len(found) - limit:,} more matrices; --limit 0 shows all"
+        table.caption = f"{len(found) - limit:,} more rows; --limit 0 shows all"
         table.caption_justify = "left"
     console.print(table)
     skipped = rows[rows["status"] == "skipped"]

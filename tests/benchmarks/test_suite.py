@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from weighbridge_benchmarks import circuits, projections, spectra, suite
+from weighbridge_benchmarks import circuits, context, projections, spectra, suite
 from weighbridge_benchmarks.cases import CASES, Case, array_dtype
 from weighbridge_benchmarks.timing import measure
 from weighbridge_benchmarks.weights import SHAPES, pool, real_weights
@@ -76,6 +76,14 @@ def test_the_circuits_are_measured(tmp_path: Path) -> None:
     assert circuits.expanded(2, 9, 0.0)["kernel"] == [7, 7, 16]
     pytest.importorskip("optax")
     assert circuits.icons(2, 8, 2, 0.0)["steps_per_second"] > 0
+
+
+def test_the_recorder_is_measured() -> None:
+    """The cost of a recorded step, over few steps; memory is measured in processes of their own, on request."""
+    pytest.importorskip("optax")
+    found = context.recorder(2, 2)
+    assert set(found["ratio"]) == {"every 50", "every 1"}
+    assert min(found["milliseconds"].values()) > 0
 
 
 def test_rows(result: suite.Result) -> None:

@@ -20,6 +20,7 @@ from weighbridge.checkpoints.protocol import Checkpoint, Tensor
 from weighbridge.errors import BadArgument, WeighbridgeError
 from weighbridge.matrix import matrix_view
 from weighbridge.report import Report
+from weighbridge.report.schema import WHOLE
 from weighbridge.report.tables import TableWriter
 from weighbridge.roles import Role, assign
 from weighbridge_kernels.leading_spectrum import leading_spectrum
@@ -27,7 +28,6 @@ from weighbridge_kernels.path_components import path_components
 from weighbridge_kernels.variants import Device, Variant
 
 TABLE, PATH = "trajectory", "trajectory_path"
-WHOLE = "all tensors"
 TOP, COMPONENTS = 8, 8
 CHUNK_ENTRIES = 1 << 21
 """Entries, of all checkpoints together, that are held in float64 at a time; a few copies are made of them."""

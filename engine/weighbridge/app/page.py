@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from functools import partial
 from html import escape
 from typing import Any
 from urllib.parse import urlencode
@@ -10,6 +11,7 @@ import panel
 
 from weighbridge.analyses.findings import Finding, findings
 from weighbridge.app.model import Model
+from weighbridge.app.results import RESULTS
 from weighbridge.app.state import State
 from weighbridge.app.style import html, sheet
 from weighbridge.app.table import TensorTable
@@ -58,14 +60,19 @@ class Page:
         self._stamp = model.stamp()
         self._open: TensorPage | None = None
         self._alert = html("", theme, visible=False)
-        self._table = TensorTable(model.report.table(), self.open_tensor, theme)
+        self._weighed = "scan" in model.report.manifest.analyses
+        self._results: dict[str, Any] = {}
+        self._views = panel.FlexBox(margin=0)
+        self._table = TensorTable(model.report.table(), self.open_tensor, theme) if self._weighed else None
         self._main = panel.Column(sizing_mode="stretch_both", margin=0, css_classes=["main"])
         self._summary = html(_summary(model), theme)
         self.view = self._layout()
-        if self._state.tensor:
+        if self._state.tensor and self._weighed:
             self.open_tensor(self._state.tensor)
+        elif self._state.result:
+            self._show(self._state.result)
         else:
-            self._overview()
+            self._begin()
         if complaints:
             self._say("; ".join(complaints))
         panel.state.add_periodic_callback(self._follow, _FOLLOW_MS)
@@ -85,26 +92,64 @@ class Page:
         self._hush()
         self._open = TensorPage(self._model, entry, self._state, self._change, self._say)
         self._main.objects = [self._open.view]
-        self._change(tensor=name)
+        self._change(tensor=name, result="")
 
     def _layout(self) -> Any:
-        views = panel.Row(
-            _button("Model", lambda: self._leave(self._overview)),
-            _button("Findings", lambda: self._leave(self._findings)),
-            _button("Dark" if self._state.theme == "light" else "Light", self._turn_theme),
-            margin=0,
-        )
+        self._views.objects = self._buttons()
         side = panel.Column(
             html(f"<h1>{escape(self._model.name)}</h1>", self._state.theme),
-            views,
-            self._table.view,
+            self._views,
+            *([self._table.view] if self._table is not None else [self._summary]),
             css_classes=["side"],
             sizing_mode="stretch_height",
-            width=620,
+            width=620 if self._weighed else 340,
             margin=0,
         )
         body = panel.Row(side, self._main, sizing_mode="stretch_both", margin=0)
         return panel.Column(self._alert, body, sizing_mode="stretch_both", margin=0)
+
+    def _buttons(self) -> list[Any]:
+        """Where a person can go: the tensors' views where they are weighed, and a tab for each result that is held."""
+        tensors = [
+            _button("Model", lambda: self._leave(self._overview)),
+            _button("Findings", lambda: self._leave(self._findings)),
+        ]
+        results = [_button(RESULTS[table].label, partial(self._show, table)) for table in self._held()]
+        theme = _button("Dark" if self._state.theme == "light" else "Light", self._turn_theme)
+        return [*(tensors if self._weighed else []), *results, theme]
+
+    def _held(self) -> list[str]:
+        """The tables of the report that have a tab."""
+        analyses = self._model.report.manifest.analyses
+        return [table for table in RESULTS if table in analyses]
+
+    def _begin(self) -> None:
+        """What is shown first: the overview of a model, else the first result."""
+        if self._weighed:
+            self._overview()
+        elif held := self._held():
+            self._show(held[0])
+        else:
+            tables = ", ".join(self._model.report.manifest.analyses) or "no table yet"
+            said = f"this report holds {tables}; print it with: weighbridge show"
+            self._main.objects = [note(said, self._state.theme)]
+
+    def _show(self, table: str) -> None:
+        """The tab of a table, which is built once; what is not there is said to be so."""
+        self._close_tensor()
+        self._hush()
+        if table not in self._held():
+            self._say(f"result={table!r} in the address: this report holds {', '.join(self._held()) or 'none'}")
+            self._change(result="")
+            self._begin()
+            return
+        try:
+            if table not in self._results:
+                self._results[table] = RESULTS[table].tab(self._model.report, self._state.theme)
+            self._main.objects = [self._results[table]]
+        except WeighbridgeError as error:
+            self._main.objects = [note(str(error), self._state.theme)]
+        self._change(result=table, tensor="", rows=None, cols=None)
 
     def _overview(self) -> None:
         """Summary, map and the distributions by layer."""
@@ -151,13 +196,14 @@ class Page:
             f"<small>{escape(finding.check)}</small><br><span>{escape(finding.evidence)}</span></p>"
         )
         count = f"{len(finding.rows):,} tensor{'s' if len(finding.rows) > 1 else ''}"
-        shown = _button(count, lambda: self._table.keep(finding.rows, finding.check))
+        table = self._table
+        shown = _button(count, lambda: table.keep(finding.rows, finding.check) if table is not None else None)
         return panel.Row(html(text, self._state.theme), shown, sizing_mode="stretch_width")
 
     def _leave(self, to: Any) -> None:
         self._close_tensor()
         self._hush()
-        self._change(tensor="", rows=None, cols=None)
+        self._change(tensor="", result="", rows=None, cols=None)
         to()
 
     def _close_tensor(self) -> None:
@@ -197,17 +243,27 @@ class Page:
             stamp = self._model.stamp()
             if stamp != self._stamp:
                 self._stamp = stamp
-                self._table.update(self._model.report.table())
+                self._views.objects = self._buttons()
+                if self._table is not None:
+                    self._table.update(self._model.report.table())
+                elif not self._results:
+                    self._begin()
                 self._summary.object = _summary(self._model)
-                if self._open is None and self._summary in self._main.objects:
+                if self._weighed and self._open is None and self._summary in self._main.objects:
                     self._overview()
         except WeighbridgeError as error:
             self._say(str(error))
 
 
 def _summary(model: Model) -> str:
-    """The model in a line or two."""
-    rows, report = model.report.table(), model.report
+    """The model in a line or two, or the run."""
+    report = model.report
+    if "scan" not in report.manifest.analyses:
+        done = [
+            f"{name}{'' if of.status == 'complete' else ', goes on'}" for name, of in report.manifest.analyses.items()
+        ]
+        return f"<p>{escape(' · '.join(done))}</p>"
+    rows = report.table()
     figures = summarize(rows)
     bad = figures.nan + figures.inf
     facts = [

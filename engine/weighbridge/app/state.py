@@ -23,10 +23,11 @@ class State:
     """The view of a session; `rows` and `cols` are the heatmap's window in entries, None for all.
 
     `side`, `kind`, `order` and `joined` are of the similarities: whose, which, in what order, and their reduction;
-    `unit` is that of the circuit.
+    `unit` is that of the circuit. `result` is the table whose tab is shown in the place of a tensor, empty for none.
     """
 
     tensor: str = ""
+    result: str = ""
     tab: Tab = "heatmap"
     reduction: Reduction = "absmax"
     rows: Range | None = None
@@ -48,6 +49,7 @@ class State:
         """
         known: dict[str, Callable[[str], Any]] = {
             "tensor": str,
+            "result": str,
             "tab": partial(_one_of, TABS),
             "reduction": partial(_one_of, REDUCTIONS),
             "theme": partial(_one_of, THEMES),

@@ -16,12 +16,10 @@ from weighbridge.errors import BadArgument
 from weighbridge.models.paths import is_real, named, wanted
 from weighbridge.models.recording import IfExists, Watched, about, folder_for
 from weighbridge.report.manifest import Manifest
-from weighbridge.report.schema import TABLES
+from weighbridge.report.schema import TABLES, WHOLE
 from weighbridge.report.tables import TableWriter, drop_steps
 
 GROUPS, UNITS = "training_groups", "training_units"
-WHOLE = "all tensors"
-"""The name of the rows of the whole network."""
 SPLITS = 8
 NEAR, NEARLY_ALL = 0.01, 0.95
 """Of a unit's range to a bound, and of its inputs: what counts as saturated."""

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from weighbridge.checkpoints import dtypes
 from weighbridge.errors import BadArgument, ReportError, WeighbridgeError
 from weighbridge.models.gradient_figures import COUNTS, NORMS, Figures
-from weighbridge.report.manifest import Analysis, Manifest
+from weighbridge.report.manifest import Analysis, Manifest, begun
 from weighbridge.report.schema import TABLES
 from weighbridge.report.tables import TableWriter, drop_steps
 from weighbridge.roles import assign
@@ -60,14 +60,7 @@ def folder_for(
     """
     if if_exists not in ("resume", "overwrite"):
         raise BadArgument(f"if_exists {if_exists!r}; expected resume or overwrite")
-    folder = Path(report).expanduser()
-    fresh = Manifest(name, "", [], "")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        vacant = not any(path.name != "tables" and not path.name.startswith(".") for path in folder.iterdir())
-    except OSError as error:
-        raise ReportError(f"{folder}: cannot be used: {error.strerror}; choose another report") from error
-    old = fresh if vacant else Manifest.load(folder)
+    folder, old = begun(report, name)
     if old.files:
         raise ReportError(f"{folder}: holds a report of {old.source}, not of a run; choose another report")
     old.analyses[table] = Analysis(options, "jax")

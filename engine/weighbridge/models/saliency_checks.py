@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from weighbridge.errors import BadArgument
-from weighbridge.models.saliency import Case, FloatArray, Saliency, chosen, saliency
+from weighbridge.models.saliency import Case, chosen, saliency
 from weighbridge.models.saliency_calls import Apply, Network, layer_of, names, network
 from weighbridge.models.saliency_taps import first_uses
+from weighbridge.report.saliency import FloatArray, Saliency
 
 Score = Literal["probability", "output"]
 

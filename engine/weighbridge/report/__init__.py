@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from weighbridge.errors import ReportError, TensorNotFound
 from weighbridge.report import projections
+from weighbridge.report import saliency as saliencies
 from weighbridge.report.entry import Entry
 from weighbridge.report.manifest import Manifest
 from weighbridge.report.projections import Projection
+from weighbridge.report.saliency import Saliency, StoredSaliency
 from weighbridge.report.schema import scalars
 from weighbridge.report.tables import frame, parts_of, read_table, records
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Entry", "Manifest", "Projection", "Report"]
+__all__ = ["Entry", "Manifest", "Projection", "Report", "Saliency", "StoredSaliency"]
 
 
 class Report:
@@ -91,6 +93,18 @@ class Report:
                 return projections.load(self.folder, row)
         known = ", ".join(repr(row["part"]) for row in made) or "none"
         raise TensorNotFound(f"{self.folder.name}: no projection {part or ''!r} of {name!r}; there is: {known}")
+
+    def saliency(self, part: str | None = None) -> StoredSaliency:
+        """Saliency maps with their inputs; of several the last saved, or those called `part`.
+
+        Raises `TensorNotFound` where there are none, `ReportError` where their arrays cannot be read.
+        """
+        table = read_table(self._table(saliencies.TABLE), ["part"])
+        known = list(dict.fromkeys(table["part"].to_pylist())) if table is not None else []
+        if not known or part not in (None, *known):
+            held = ", ".join(map(repr, known)) or "none"
+            raise TensorNotFound(f"{self.folder.name}: no saliency {part or ''!r}; there is: {held}")
+        return saliencies.load(self.folder, part or known[-1])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)

@@ -24,6 +24,8 @@ QUANTILES = {
 }
 SPARSITIES = {"sparsity_1e2": 1e-2, "sparsity_1e3": 1e-3, "sparsity_1e6": 1e-6}
 
+WHOLE = "all tensors"
+"""The name of rows that are of the whole network."""
 _FINITE = "of the finite entries"
 SCAN = (
     Column("name", "string", "the tensor's name"),
@@ -433,6 +435,20 @@ BIAS_INTERVENTIONS = (
     ),
     *_STATE,
 )
+SALIENCY = (
+    Column("name", "string", "the input's caption"),
+    Column("part", "string", "what tells these maps from others: method and layer by default"),
+    *_MATRIX[2:5],
+    Column("method", "string", "gradient, input_x_gradient, integrated_gradients, smoothgrad, grad_cam or occlusion"),
+    Column("at", "string", "the layer that Grad-CAM looks at"),
+    Column("target", "string", "index of the chosen output; of several axes with commas"),
+    Column("output", "float64", "the chosen output of the input"),
+    Column("baseline_output", "float64", "that of its baseline; null for methods without one"),
+    Column("completeness_gap", "float64", "|sum of the map - (output - baseline_output)|; of integrated gradients"),
+    Column("steps", "int64", "how often the network ran for the input"),
+    Column("converged", "bool", "whether the gap is within its bound; true for methods without one"),
+    *_STATE,
+)
 TABLES: dict[str, tuple[Column, ...]] = {
     "scan": SCAN,
     "spectra": SPECTRA,
@@ -450,6 +466,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "criticality_curves": CRITICALITY_CURVES,
     "bias": BIAS,
     "bias_interventions": BIAS_INTERVENTIONS,
+    "saliency": SALIENCY,
 }
 """The columns of every table that a report may hold."""
 HEADLINES: dict[str, tuple[str, ...]] = {
@@ -466,6 +483,7 @@ HEADLINES: dict[str, tuple[str, ...]] = {
     "criticality": ("taylor", "joint", "fisher", "magnitude", "loss", "accuracy", "examples"),
     "criticality_units": ("kind", "units", "loss", "accuracy", "examples"),
     "criticality_curves": ("draw", "loss_area", "accuracy_area"),
+    "saliency": ("target", "output", "baseline_output", "completeness_gap", "steps", "converged"),
     "weightwatcher": ("alpha", "D", "num_pl_spikes", "stable_rank", "alpha_weighted", "log_norm", "spectral_norm"),
     "bias": ("attribution", "low", "high", "p", "rank", "named", "completeness_gap"),
     "bias_interventions": ("units", "gap", "removed", "accuracy", "accuracy_change"),

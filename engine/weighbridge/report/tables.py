@@ -85,33 +85,36 @@ def drop_rows(folder: Path, names: Collection[str], part: str | None = None) -> 
     """Takes the rows of some tensors out of the parts of a table, or of one part of theirs alone."""
     import pyarrow as pa
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
-    dropped = pa.array(names, pa.string())
-    gone = pc.field("name").isin(dropped)
-    if part is not None:
-        gone &= pc.field("part") == part
-    for file in sorted(folder.glob("part-*.parquet")):
-        table = pq.ParquetFile(file).read()
-        kept = table.filter(~gone)
-        if kept.num_rows == 0:
-            file.unlink()
-        elif kept.num_rows < table.num_rows:
-            _replace(file, kept)
+    gone = pc.field("name").isin(pa.array(names, pa.string()))
+    _keep(folder, ~(gone if part is None else gone & (pc.field("part") == part)))
+
+
+def drop_parts(folder: Path, part: str) -> None:
+    """Takes the rows of one `part`, of whatever name, out of the parts of a table."""
+    import pyarrow.compute as pc
+
+    _keep(folder, pc.field("part") != part)
 
 
 def drop_steps(folder: Path, first: int) -> None:
     """Takes the rows of step `first` and of later ones out of the parts of a table; those without a step stay."""
     import pyarrow.compute as pc
+
+    _keep(folder, pc.field("step").is_null() | (pc.field("step") < first))
+
+
+def _keep(folder: Path, kept: Any) -> None:
+    """Leaves in the parts of a table the rows for which an expression holds."""
     import pyarrow.parquet as pq
 
-    for part in sorted(folder.glob("part-*.parquet")):
-        table = pq.ParquetFile(part).read()
-        kept = table.filter(pc.fill_null(pc.less(table["step"], first), True))
-        if kept.num_rows == 0:
-            part.unlink()
-        elif kept.num_rows < table.num_rows:
-            _replace(part, kept)
+    for file in sorted(folder.glob("part-*.parquet")):
+        table = pq.ParquetFile(file).read()
+        left = table.filter(kept)
+        if left.num_rows == 0:
+            file.unlink()
+        elif left.num_rows < table.num_rows:
+            _replace(file, left)
 
 
 def _replace(part: Path, table: "pa.Table") -> None:

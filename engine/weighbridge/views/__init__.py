@@ -26,13 +26,9 @@ from weighbridge.views.images import images
 from weighbridge.views.overlaps import overlaps
 from weighbridge.views.overview import model_map, overview, ridge
 from weighbridge.views.relations import relations
-from weighbridge.views.saliency import (
-    saliency,
-    saliency_curves,
-    saliency_randomisation,
-    saliency_sheet,
-    save_saliency_sheet,
-)
+from weighbridge.views.saliency import saliency
+from weighbridge.views.saliency_curves import saliency_curves, saliency_randomisation
+from weighbridge.views.saliency_sheet import saliency_sheet, save_saliency_sheet
 from weighbridge.views.scatter import scatter
 from weighbridge.views.sheet import Sheet, Tile
 from weighbridge.views.similarities import similarities
@@ -43,6 +39,7 @@ from weighbridge.views.snapshot import snapshot
 from weighbridge.views.spatial_weights import spatial_weights
 from weighbridge.views.spectrum import spectrum
 from weighbridge.views.training import gradient_histogram, training
+from weighbridge.views.training_groups import group_conflicts, group_shares, idle_units, noise_scale
 from weighbridge.views.trajectory import trajectory, trajectory_curves
 
 __all__ = [
@@ -68,9 +65,13 @@ __all__ = [
     "filters",
     "findings",
     "gradient_histogram",
+    "group_conflicts",
+    "group_shares",
     "heatmap",
+    "idle_units",
     "images",
     "model_map",
+    "noise_scale",
     "overlaps",
     "overview",
     "relations",

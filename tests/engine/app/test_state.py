@@ -14,6 +14,7 @@ RANGES = st.none() | st.tuples(st.integers(0, 10**6), st.integers(1, 10**6)).map
 STATES = st.builds(
     State,
     tensor=st.text(max_size=40),
+    result=st.text(max_size=40),
     tab=st.sampled_from(["heatmap", "distribution", "channels", "similarity", "circuit", "figures"]),
     reduction=st.sampled_from(["absmax", "mean", "rms", "min", "max", "zeros"]),
     rows=RANGES,

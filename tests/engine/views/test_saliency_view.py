@@ -7,10 +7,10 @@ pytest.importorskip("holoviews")
 
 from weighbridge import views
 from weighbridge.errors import BadArgument, ReportError
-from weighbridge.models.saliency import Saliency
 from weighbridge.models.saliency_checks import Curves, Randomisation
+from weighbridge.report import Saliency
 from weighbridge.views.colours import colours
-from weighbridge.views.saliency import blended, grey, maps
+from weighbridge.views.saliency_map import blended, grey, maps
 
 RNG = np.random.default_rng(5)
 IMAGES = RNG.uniform(size=(3, 7, 5, 2)).astype(np.float32)
