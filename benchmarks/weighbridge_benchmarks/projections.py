@@ -80,7 +80,7 @@ def _product_alone(units: Array, kernels: Variant) -> Work:
 
     def on_device() -> None:
         for a in held:
-            jax.block_until_ready([product(a, b) for b in held])
+            jax.block_until_ready([product(a, b) for b in held])  # type: ignore[no-untyped-call]
 
     held = [kernels.put(block) for block in blocks]
     return on_device

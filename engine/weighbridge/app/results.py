@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from weighbridge.app.bias_tab import bias_tab
+from weighbridge.app.criticality_tab import criticality_tab
 from weighbridge.app.saliency_tab import saliency_tab
 from weighbridge.app.training_tab import groups_tab, training_tab, units_tab
 from weighbridge.app.trajectory_tab import trajectory_tab
@@ -23,4 +25,6 @@ RESULTS = {
     "training_groups": Result("Groups", groups_tab),
     "training_units": Result("Units", units_tab),
     "trajectory": Result("Trajectory", trajectory_tab),
+    "criticality": Result("Criticality", criticality_tab),
+    "bias": Result("Bias", bias_tab),
 }
