@@ -5,6 +5,7 @@ from typing import Any
 
 import panel
 
+from weighbridge.app.panes import side_by_side
 from weighbridge.app.style import html
 from weighbridge.report import Report
 from weighbridge.views.bias import LABELS, bias, bias_interventions, bias_map, metric_of, units_of
@@ -20,7 +21,11 @@ def bias_tab(report: Report, theme: Theme) -> Any:
     mapped = list(dict.fromkeys(rows["name"][(rows["kind"] == "layer") & (rows["grain"] == "entry")]))
     units = [bias(report, theme=theme)]
     units += [bias_map(report, layer, theme=theme) for layer in mapped if _has_units(report, layer)]
-    parts = [html(_head(report), theme), _pane(bias_interventions(report, theme=theme)), html(_costs(report), theme)]
+    parts = [
+        html(_head(report), theme),
+        side_by_side(bias_interventions(report, theme=theme)),
+        html(_costs(report), theme),
+    ]
     parts += [_pane(element) for element in units]
     return panel.Column(*parts, sizing_mode="stretch_both", scroll=True, margin=0)
 

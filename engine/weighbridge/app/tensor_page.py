@@ -6,13 +6,13 @@ from functools import partial
 from html import escape
 from typing import Any
 
-import holoviews
 import numpy as np
 import panel
 
 from weighbridge.app.circuit_tab import CircuitTab
 from weighbridge.app.model import Model
 from weighbridge.app.neurons import neurons
+from weighbridge.app.panes import side_by_side
 from weighbridge.app.projection_tab import ProjectionTab
 from weighbridge.app.similarity_tab import SimilarityTab, within
 from weighbridge.app.state import TABS, State, Tab
@@ -209,14 +209,8 @@ class TensorPage:
         return panel.Column(part, *plots, vectors, sizing_mode="stretch_both", scroll=True)
 
     def _vectors(self, row: dict[str, Any]) -> Any:
-        """A pane for each of the pictures, as wide as there is room: bokeh may leave one of a fixed width empty."""
         rows, cols = (self._model.channel_name(row[side] or 0) for side in ("rows", "cols"))
-        drawn = singular_vectors(row, rows=rows, cols=cols, theme=self._theme)
-        panes = [
-            panel.pane.HoloViews(picture, sizing_mode="stretch_width", linked_axes=False)
-            for picture in (drawn if isinstance(drawn, holoviews.Layout) else [drawn])
-        ]
-        return panel.GridBox(*panes, ncols=min(len(panes), 2), sizing_mode="stretch_width")
+        return side_by_side(singular_vectors(row, rows=rows, cols=cols, theme=self._theme))
 
     def _neurons(self) -> Any:
         """How similar the rows and the columns of the tensor's matrix are, and the neighbours of any one of them."""

@@ -26,7 +26,7 @@ from weighbridge.views.images import images
 from weighbridge.views.overlaps import overlaps
 from weighbridge.views.overview import model_map, overview, ridge
 from weighbridge.views.relations import relations
-from weighbridge.views.saliency import saliency
+from weighbridge.views.saliency import saliency, saliency_input
 from weighbridge.views.saliency_curves import saliency_curves, saliency_randomisation
 from weighbridge.views.saliency_sheet import saliency_sheet, save_saliency_sheet
 from weighbridge.views.scatter import scatter
@@ -78,6 +78,7 @@ __all__ = [
     "ridge",
     "saliency",
     "saliency_curves",
+    "saliency_input",
     "saliency_randomisation",
     "saliency_sheet",
     "save_bias",

@@ -12,8 +12,8 @@ from weighbridge.views.frame import WIDTH, framed, load
 from weighbridge.views.placeholder import placeholder
 from weighbridge.views.saliency_map import FloatArray, Map, blended, grey, maps, nearest, of_one, shades
 
-_BESIDE = 110
-"""Pixels that the colour bar and the tools take of a picture's width."""
+_BESIDE, _EDGE = 110, 10
+"""Pixels that the colour bar with the tools, and the margin, take of a picture's width."""
 
 
 def saliency(
@@ -43,6 +43,19 @@ def saliency(
     return _picture(shown, under, title, theme, width)
 
 
+def saliency_input(
+    inputs: Any, index: int = 0, *, channel_axis: int = -1, theme: Theme = "light", width: int = WIDTH // 2
+) -> Any:
+    """The image that a map is of, its mean over channels in grey: an `hv.RGB` of the size of `saliency`'s pictures."""
+    x = np.asarray(inputs)
+    hv, under = load(), grey(x[index], of_one(channel_axis, x.ndim))
+    rows, cols = under.shape
+    shades = np.repeat(np.asarray(np.rint(under * 255), np.uint8)[..., None], 3, axis=-1)
+    picture = hv.RGB(shades, bounds=(0, 0, cols, rows))
+    size = {"frame_width": width - _BESIDE - _EDGE, "frame_height": round((width - _BESIDE - _EDGE) * rows / cols)}
+    return framed(picture, "input", theme=theme, width=None, height=None, xaxis=None, yaxis=None, **size)
+
+
 def _picture(shown: Map, under: FloatArray, title: str, theme: Theme, width: int) -> Any:
     hv, paint = load(), colours(theme)
     rows, cols = under.shape
@@ -57,10 +70,9 @@ def _picture(shown: Map, under: FloatArray, title: str, theme: Theme, width: int
         tools=["hover"],
         backend="bokeh",
     )
-    bare = {"xaxis": None, "yaxis": None}
-    return framed(
-        mixed * scale, title, theme=theme, width=width, height=round((width - _BESIDE) * rows / cols) + 40, **bare
-    )
+    side = width - _BESIDE - _EDGE
+    size = {"frame_width": side, "frame_height": round(side * rows / cols)}
+    return framed(mixed * scale, title, theme=theme, width=None, height=None, xaxis=None, yaxis=None, **size)
 
 
 def _bars(shown: Map, labels: Sequence[str] | None, title: str, theme: Theme, width: int) -> Any:
