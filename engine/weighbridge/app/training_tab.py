@@ -10,7 +10,7 @@ from weighbridge.report.tables import parts_of
 from weighbridge.views import gradient_histogram, training
 from weighbridge.views.colours import Theme
 from weighbridge.views.training import COLUMNS
-from weighbridge.views.training_groups import group_conflicts, group_shares, idle_units, noise_scale
+from weighbridge.views.training_groups import group_conflicts, group_curves, group_shares, idle_units, noise_scale
 
 _FOLLOW_MS = 1000
 
@@ -31,12 +31,18 @@ def training_tab(report: Report, theme: Theme) -> Any:
 
 def groups_tab(report: Report, theme: Theme) -> Any:
     """Which tensors each group of inputs moves, where groups conflict, and the noise of the gradient."""
-    tensor = panel.widgets.Select(name="conflicts in", options=_names(report, "training_groups"), width=320)
+    tensor = panel.widgets.Select(name="groups of inputs, in", options=_names(report, "training_groups"), width=320)
 
     def draw() -> list[Any]:
         tensor.options = _names(report, "training_groups")
-        conflicts = [group_conflicts(report, tensor.value, theme=theme)] if tensor.value else []
-        return [group_shares(report, theme=theme), *conflicts, noise_scale(report, theme=theme)]
+        if tensor.value is None:
+            return [group_shares(report, theme=theme)]
+        return [
+            group_conflicts(report, tensor.value, theme=theme),
+            group_curves(report, name=tensor.value, theme=theme),
+            group_shares(report, theme=theme),
+            noise_scale(report, theme=theme),
+        ]
 
     return _following(report, "training_groups", (tensor,), draw)
 

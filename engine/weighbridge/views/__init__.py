@@ -39,7 +39,7 @@ from weighbridge.views.snapshot import snapshot
 from weighbridge.views.spatial_weights import spatial_weights
 from weighbridge.views.spectrum import spectrum
 from weighbridge.views.training import gradient_histogram, training
-from weighbridge.views.training_groups import group_conflicts, group_shares, idle_units, noise_scale
+from weighbridge.views.training_groups import group_conflicts, group_curves, group_shares, idle_units, noise_scale
 from weighbridge.views.trajectory import trajectory, trajectory_curves
 
 __all__ = [
@@ -66,6 +66,7 @@ __all__ = [
     "findings",
     "gradient_histogram",
     "group_conflicts",
+    "group_curves",
     "group_shares",
     "heatmap",
     "idle_units",

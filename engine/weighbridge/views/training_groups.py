@@ -11,9 +11,26 @@ from weighbridge.views.curves import curves
 from weighbridge.views.frame import framed, load
 from weighbridge.views.placeholder import placeholder
 
-_CELL = 26
+GroupColumn = Literal["loss", "gradient_norm"]
+_CELL = 34
 _LABELS = 300
 """Pixels that names, title and colour bar take beside the cells."""
+
+
+_NUMBERS, _DARK = 12, 0.55
+"""Rows or columns up to which cells tell their number, and the share of the limit above which it is white."""
+
+
+def group_curves(
+    report: Report, column: GroupColumn = "gradient_norm", name: str = WHOLE, *, theme: Theme = "light"
+) -> Any:
+    """Loss or gradient norm of each group of inputs over the steps, in a tensor or in all: `hv.Overlay`.
+
+    A tensor without measurements gives a text. Raises `ReportError` without the table `training_groups`.
+    """
+    rows = report.table("training_groups")
+    rows = rows[rows["name"] == name]
+    return curves(rows.assign(name=rows["part"], broken=False), column, name, by="tensor", theme=theme)
 
 
 def group_shares(report: Report, step: int | None = None, *, theme: Theme = "light") -> Any:
@@ -26,7 +43,8 @@ def group_shares(report: Report, step: int | None = None, *, theme: Theme = "lig
     title = f"share of each group's squared gradient by tensor, step {at:,}"
     names = list(dict.fromkeys(rows["name"]))
     cells = rows["part"], rows["name"], rows["share"].astype(float)
-    return _grid(cells, names[::-1], "share", title, list(colours(theme).sequential), (0.0, 1.0), theme)
+    limit = float(rows["share"].max()) if rows["share"].notna().any() else 1.0
+    return _grid(cells, names[::-1], "share", title, list(colours(theme).sequential), (0.0, limit), theme)
 
 
 def group_conflicts(report: Report, name: str = WHOLE, step: int | None = None, *, theme: Theme = "light") -> Any:
@@ -56,13 +74,16 @@ def noise_scale(report: Report, *, theme: Theme = "light") -> Any:
 
 
 def idle_units(report: Report, kind: Literal["dead", "saturated"] = "dead", *, theme: Theme = "light") -> Any:
-    """How many units of each layer are dead, or saturated, on each group's inputs over the steps: `hv.Overlay`.
+    """The share of each layer's units that are dead, or saturated, over the steps: `hv.Overlay`.
 
-    Raises `ReportError` without the table `training_units`.
+    It is that of the group of inputs on which fewest are: a unit that one group moves does not idle. Raises
+    `ReportError` without the table `training_units`.
     """
-    rows = report.table("training_units")
-    rows = rows.assign(name=rows["name"] + ", " + rows["part"], broken=False)
-    return curves(rows, kind, report.manifest.source, by="tensor", theme=theme)
+    rows, share = report.table("training_units"), f"share of {kind} units"
+    rows[share] = rows[kind] / rows["units"]
+    least = rows[rows[share].notna()].sort_values(share).drop_duplicates(["name", "step"])
+    ordered = least.sort_values(["order", "step"]).assign(broken=False)
+    return curves(ordered, share, report.manifest.source, by="tensor", theme=theme)
 
 
 def _at(report: Report, step: int | None, *, lists: bool = False) -> tuple[Any, int]:
@@ -81,19 +102,22 @@ def _grid(
     hv, paint = load(), colours(theme)
     across = list(dict.fromkeys(cells[0]))
     axes = [hv.Dimension("group", values=across), hv.Dimension("of", values=down)]
-    grid = hv.HeatMap((*(np.asarray(column) for column in cells),), axes, value)
+    columns = [np.asarray(column) for column in cells]
+    grid = hv.HeatMap((*columns,), axes, value).opts(
+        cmap=shades, clim=limits, clipping_colors={"NaN": paint.nan}, colorbar=True, tools=["hover"], backend="bokeh"
+    )
+    told = slice(None if max(len(across), len(down)) <= _NUMBERS else 0)
+    values = columns[2][told].tolist()
+    texts = [f"{x:.2f}".replace("-0.00", "0.00").replace("-", "−") for x in values]
+    inks = ["#ffffff" if x > _DARK * limits[1] else "#000000" for x in values]
+    numbers = hv.Labels((*(column[told] for column in columns[:2]), texts, inks), axes, ["text", "ink"])
     return framed(
-        grid,
+        grid * numbers.opts(text_color="ink", text_font_size="8pt", backend="bokeh"),
         title,
         theme=theme,
         width=_LABELS + max(_CELL * len(across), 320),
         height=140 + max(_CELL * len(down), 120),
-        cmap=shades,
-        clim=limits,
-        clipping_colors={"NaN": paint.nan},
-        colorbar=True,
-        tools=["hover"],
-        xrotation=30,
+        xrotation=30 if max(map(len, across)) > 3 else 0,
         xlabel="",
         ylabel="",
     )

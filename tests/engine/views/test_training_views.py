@@ -8,7 +8,17 @@ import pytest
 
 import weighbridge
 from weighbridge.errors import BadArgument
-from weighbridge.views import gradient_histogram, training, trajectory, trajectory_curves
+from weighbridge.views import (
+    gradient_histogram,
+    group_conflicts,
+    group_curves,
+    group_shares,
+    idle_units,
+    noise_scale,
+    training,
+    trajectory,
+    trajectory_curves,
+)
 
 NAMES = ["h.0.mlp.weight", "h.1.mlp.weight", "bias"]
 
@@ -83,3 +93,45 @@ def test_the_path_and_its_curves(tmp_path):
         trajectory(report, (0, 9))
     other = weighbridge.trajectory([{"a": np.ones(2)}, {"b": np.ones(2)}], report=tmp_path / "s", device="cpu")
     assert drawn(trajectory(other), hv.Text)
+
+
+@pytest.fixture(scope="module")
+def grouped(tmp_path_factory):
+    """Two groups that pull one tensor in opposite directions, and move another in common."""
+    folder = tmp_path_factory.mktemp("grouped")
+
+    def loss(params, batch):
+        return (batch["sign"] * params["a"].sum() + 2 * params["b"].sum()).mean()
+
+    groups = {name: {"sign": jnp.full(8, sign, jnp.float32)} for name, sign in (("up", 1.0), ("down", -1.0))}
+    measure = weighbridge.recorder.record_groups(
+        loss, groups, report=folder, activations=lambda params, batch: {"layer": batch["sign"][:, None] * jnp.eye(3)[0]}
+    )
+    for step in (0, 5):
+        measure({"a": jnp.zeros(4), "b": jnp.zeros(9)}, step)
+    return weighbridge.Report.open(folder)
+
+
+def cells(picture, quantity):
+    (grid,) = drawn(picture, hv.HeatMap)
+    rows, columns, values = (grid.dimension_values(d) for d in ("of", "group", quantity))
+    return {(row, column): value for row, column, value in zip(rows, columns, values, strict=True)}
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_conflicts_and_what_groups_move(grouped, theme):
+    opposed = cells(group_conflicts(grouped, "a", theme=theme), "cosine")
+    assert opposed == pytest.approx({("up", "up"): 1, ("up", "down"): -1, ("down", "up"): -1, ("down", "down"): 1})
+    assert cells(group_conflicts(grouped, "b"), "cosine")["up", "down"] == pytest.approx(1)
+    shares = cells(group_shares(grouped, theme=theme), "share")
+    assert shares == pytest.approx({(t, g): s for t, s in (("a", 0.1), ("b", 0.9)) for g in ("up", "down")})
+
+
+def test_groups_over_the_steps(grouped):
+    lines = drawn(group_curves(grouped, name="a"), hv.Curve)
+    assert {line.dimension_values("name")[0] for line in lines} == {"up", "down"}
+    assert all(list(line.dimension_values("gradient_norm")) == pytest.approx([2, 2]) for line in lines)
+    assert drawn(noise_scale(grouped), hv.Curve)
+    (idle,) = drawn(idle_units(grouped), hv.Curve)
+    assert list(idle.dimension_values("share of dead units")) == pytest.approx([1, 1])
+    assert drawn(group_conflicts(grouped, step=3), hv.Text)
