@@ -615,7 +615,9 @@ class TestTreesOfOtherThings:
         with pytest.raises(WeighbridgeError, match=r"two leaves are called 'a\.b'"):
             weighbridge.open({"a.b": np.ones(2), "a": {"b": np.ones(3)}})
 
-    @pytest.mark.parametrize("source", [None, 3, 2.5, object(), b"path", {1}, len], ids=repr)
+    @pytest.mark.parametrize(
+        "source", [None, 3, 2.5, object(), b"path", {1}, len], ids=lambda source: type(source).__name__
+    )
     def test_no_source_at_all(self, source: Any) -> None:
         with pytest.raises(BadArgument, match="expected a path, an address, an array"):
             weighbridge.open(source)
