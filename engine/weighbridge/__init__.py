@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from weighbridge.models.linearize import linearize
     from weighbridge.models.saliency import Saliency, saliency
     from weighbridge.models.saliency_checks import deletion_insertion, parameter_randomisation
+    from weighbridge.models.saliency_report import save_saliency
     from weighbridge.models.saliency_weights import attribution_to_weights
     from weighbridge.report import Report
     from weighbridge.snapshots import snapshot
@@ -67,6 +68,7 @@ _HOMES = {
     "weighbridge.models.linearize": ("linearize",),
     "weighbridge.models.saliency": ("Saliency", "saliency"),
     "weighbridge.models.saliency_checks": ("deletion_insertion", "parameter_randomisation"),
+    "weighbridge.models.saliency_report": ("save_saliency",),
     "weighbridge.models.saliency_weights": ("attribution_to_weights",),
     "weighbridge.report": ("Report",),
     "weighbridge.snapshots": ("snapshot",),
@@ -102,6 +104,7 @@ __all__ = [
     "project",
     "recorder",
     "saliency",
+    "save_saliency",
     "scan",
     "snapshot",
     "spectra",

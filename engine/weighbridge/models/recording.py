@@ -52,11 +52,18 @@ class Batch(NamedTuple):
 
 
 def folder_for(
-    report: str | os.PathLike[str], table: str, options: dict[str, Any], *, name: str, if_exists: IfExists
+    report: str | os.PathLike[str],
+    table: str,
+    options: dict[str, Any],
+    *,
+    name: str,
+    if_exists: IfExists,
+    of: Literal["run", "any"] = "run",
 ) -> tuple[Path, Manifest]:
-    """The folder of a report of a run, and its manifest with one more table; other tables of a run stay.
+    """The folder of a report of a run, and its manifest with one more table; other tables stay.
 
-    Raises `ReportError` where the folder holds anything but a report of a run, `BadArgument` for an unknown word.
+    Raises `ReportError` where the folder holds anything but a report, or one of a checkpoint unless `of` is "any",
+    `BadArgument` for an unknown word.
     """
     if if_exists not in ("resume", "overwrite"):
         raise BadArgument(f"if_exists {if_exists!r}; expected resume or overwrite")
@@ -68,7 +75,7 @@ def folder_for(
     except OSError as error:
         raise ReportError(f"{folder}: cannot be used: {error.strerror}; choose another report") from error
     old = fresh if vacant else Manifest.load(folder)
-    if old.files:
+    if old.files and of == "run":
         raise ReportError(f"{folder}: holds a report of {old.source}, not of a run; choose another report")
     old.analyses[table] = Analysis(options, "jax")
     return folder, old

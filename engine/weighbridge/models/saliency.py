@@ -7,7 +7,7 @@ layer. Inputs are images, embeddings of tokens, rows of tables: whatever floatin
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,42 +18,10 @@ from weighbridge.errors import BadArgument
 from weighbridge.models.saliency_batches import Point, Runs
 from weighbridge.models.saliency_calls import Apply, Network, PairCall, abstract, network
 from weighbridge.models.saliency_taps import tapped, zeros_at
-
-Method = Literal["gradient", "input_x_gradient", "integrated_gradients", "smoothgrad", "grad_cam", "occlusion"]
-METHODS: tuple[Method, ...] = get_args(Method)
+from weighbridge.report.saliency import METHODS, BoolArray, FloatArray, IntArray, Method, Saliency
 
 _RELATIVE, _ABSOLUTE = 0.01, 1e-4
 """Completeness: shares of the output's difference and of its magnitude that the gap may have."""
-
-FloatArray = npt.NDArray[np.floating[Any]]
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True, eq=False)
-class Saliency:
-    """Values of a method for a batch of inputs, as NumPy arrays.
-
-    `values` has the inputs' shape; Grad-CAM's has the layer's, without its channels. `target` is (batch, axes of one
-    output), `output` the chosen output of each input and `baseline_output` that of its baseline, NaN for methods that
-    have none. `completeness_gap` is |sum of values - (output - baseline output)|, NaN for all but integrated gradients.
-    `steps` is how often the network ran for each input, and `converged` says where the gap is within 1 % of
-    |output - baseline output| or 1e-4 of the larger of the two magnitudes; true for methods without a gap.
-    """
-
-    values: FloatArray
-    method: Method
-    target: IntArray
-    output: FloatArray
-    baseline_output: FloatArray
-    completeness_gap: npt.NDArray[np.float64]
-    steps: IntArray
-    converged: BoolArray
-
-    @property
-    def signed(self) -> bool:
-        """Whether the method tells what speaks for the output from what speaks against: all but positive Grad-CAM."""
-        return self.method != "grad_cam" or bool((self.values < 0).any())
 
 
 def saliency(
@@ -403,9 +371,9 @@ def _grad_cam(case: Case, layer: str | None, keep: str, channel_axis: int) -> Sa
         raise BadArgument(f"layer {name!r} gives {shape}; grad_cam needs axes of space beside channels, {channel_axis}")
     if not case.count:
         space = [size for axis, size in enumerate(shape) if axis not in (0, channel_axis % len(shape))]
-        return case.result(np.zeros((0, *space), np.float32), "grad_cam", 1)
+        return case.result(np.zeros((0, *space), np.float32), "grad_cam", 1, layer=name)
     found = case.runs(itself, _Cam(traced, name, channel_axis, keep), "item", case.count)(case.every, 1)
-    return case.result(found[:, 0], "grad_cam", 1)
+    return case.result(found[:, 0], "grad_cam", 1, layer=name)
 
 
 def _occluded(case: Case, window: Any, stride: Any, channel_axis: int) -> Saliency:

@@ -59,7 +59,8 @@ def _matrices_html(report: "Report") -> str:
     done = rows[rows["status"] == "done"]
     head = f"<b>{escape(report.manifest.source)}</b>: {report.main}, {len(done):,} matrices"
     rest = f"<p>{len(done) - _ROWS:,} more matrices</p>" if len(done) > _ROWS else ""
-    columns = ("name", "part", "role", "rows", "cols", *HEADLINES[report.main])
+    wanted = ("name", "part", "role", "rows", "cols", *HEADLINES[report.main])
+    columns = tuple(column for column in wanted if column in rows)
     return f"<div><p>{head}</p>{_table(done.head(_ROWS), columns)}{rest}</div>"
 
 

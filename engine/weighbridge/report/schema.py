@@ -328,6 +328,36 @@ TRAJECTORY_PATH = (
     Column("scores", "list<float64>", "where the step lies along each principal component"),
     Column("explained", "list<float64>", "share of the variance that each component explains, the same in every row"),
 )
+SALIENCY = (
+    *_MATRIX[:-2],
+    Column("method", "string", "gradient, input_x_gradient, integrated_gradients, smoothgrad, grad_cam or occlusion"),
+    Column("activation", "string", "the layer that Grad-CAM looks at; null for other methods"),
+    Column("target", "int64", "index of the chosen output, the first where it has several; null where there is one"),
+    Column("output", "float64", "the chosen output"),
+    Column("baseline_output", "float64", "that of the baseline; null for methods without one"),
+    Column("completeness_gap", "float64", "|sum of the values - (output - baseline_output)|; of integrated gradients"),
+    Column("converged", "bool", "whether the gap is within its bound; true for methods without a gap"),
+    Column("steps", "int64", "how often the network ran for the input"),
+    Column("sum", "float64", "sum of the values"),
+    Column("absmax", "float64", "greatest magnitude of the values"),
+    *_STATE,
+    Column("targets", "list<int64>", "index of the chosen output along each axis of the outputs"),
+)
+SALIENCY_CHECKS = (
+    *_MATRIX[:-2],
+    Column("method", "string", "the method that is checked"),
+    Column("score", "string", "what the curves are of: probability or output; null where there are none"),
+    Column("deletion_area", "float64", "under the score as what the map holds for most important goes"),
+    Column("insertion_area", "float64", "under the score as it comes"),
+    Column("randomised_correlation", "float64", "rank correlation of |map| with that of the wholly random network"),
+    *_STATE,
+    Column("fraction", "list<float64>", "share of the places that have gone or come"),
+    Column("deletion", "list<float64>", "score at each of these"),
+    Column("insertion", "list<float64>", "score at each of these"),
+    Column("layers", "list<string>", "layers in the order in which they become random, from the output"),
+    Column("correlation", "list<float64>", "rank correlation of the map with the trained network's, from no layer on"),
+    Column("absolute", "list<float64>", "that of the magnitudes"),
+)
 TABLES: dict[str, tuple[Column, ...]] = {
     "scan": SCAN,
     "spectra": SPECTRA,
@@ -340,6 +370,8 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "training_units": TRAINING_UNITS,
     "trajectory": TRAJECTORY,
     "trajectory_path": TRAJECTORY_PATH,
+    "saliency": SALIENCY,
+    "saliency_checks": SALIENCY_CHECKS,
 }
 """The columns of every table that a report may hold."""
 HEADLINES: dict[str, tuple[str, ...]] = {
@@ -351,6 +383,8 @@ HEADLINES: dict[str, tuple[str, ...]] = {
     "training_units": ("step", "units", "dead", "saturated"),
     "trajectory": ("step", "l2", "sparsity_1e3", "cosine_first", "step_length", "turn", "spectral_norm", "stable_rank"),
     "trajectory_path": ("step", "tensors", "count"),
+    "saliency": ("target", "output", "baseline_output", "completeness_gap", "converged", "steps"),
+    "saliency_checks": ("deletion_area", "insertion_area", "randomised_correlation"),
     "weightwatcher": ("alpha", "D", "num_pl_spikes", "stable_rank", "alpha_weighted", "log_norm", "spectral_norm"),
     "projections": ("points", "trustworthiness", "neighbour_recall", "kl", "explained_variance", "clusters"),
 }

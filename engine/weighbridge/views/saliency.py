@@ -24,8 +24,7 @@ from weighbridge.views.placeholder import placeholder
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from weighbridge.models.saliency import Saliency
-    from weighbridge.models.saliency_checks import Curves, Randomisation
+    from weighbridge.report.saliency import Curves, Randomisation, Saliency
 
 FORMATS = (".png", ".svg", ".pdf")
 _QUANTILE = 0.995
