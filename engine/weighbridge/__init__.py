@@ -34,11 +34,12 @@ if TYPE_CHECKING:
     from weighbridge.models.expanded import expanded_weights
     from weighbridge.models.influence import influence
     from weighbridge.models.linearize import linearize
-    from weighbridge.models.saliency import Saliency, saliency
+    from weighbridge.models.saliency import saliency
     from weighbridge.models.saliency_checks import deletion_insertion, parameter_randomisation
     from weighbridge.models.saliency_report import save_saliency
     from weighbridge.models.saliency_weights import attribution_to_weights
     from weighbridge.report import Report
+    from weighbridge.report.saliency import Saliency
     from weighbridge.snapshots import snapshot
 
 _HOMES = {
@@ -66,11 +67,12 @@ _HOMES = {
     "weighbridge.models.expanded": ("expanded_weights",),
     "weighbridge.models.influence": ("influence",),
     "weighbridge.models.linearize": ("linearize",),
-    "weighbridge.models.saliency": ("Saliency", "saliency"),
+    "weighbridge.models.saliency": ("saliency",),
     "weighbridge.models.saliency_checks": ("deletion_insertion", "parameter_randomisation"),
     "weighbridge.models.saliency_report": ("save_saliency",),
     "weighbridge.models.saliency_weights": ("attribution_to_weights",),
     "weighbridge.report": ("Report",),
+    "weighbridge.report.saliency": ("Saliency",),
     "weighbridge.snapshots": ("snapshot",),
 }
 _MODULES = {"recorder": "weighbridge.models.recorder"}

@@ -74,7 +74,7 @@ def save_saliency(
         forget(folder)
     elif held is not None and not _same(held, batch):
         raise BadArgument(
-            f"{folder}: holds saliency of other inputs, {held.values.shape}, than these, {batch.values.shape}; "
+            f"{folder}: holds saliency of other inputs, {held.values.shape}, or of these under other labels; "
             "choose another report, or if_exists='overwrite'"
         )
     save_inputs(folder, batch)

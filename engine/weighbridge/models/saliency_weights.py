@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from weighbridge.errors import BadArgument
-from weighbridge.models.saliency import Case, FloatArray, IntArray, scores
+from weighbridge.models.saliency import Case, scores
 from weighbridge.models.saliency_calls import Apply, layer_of, names
+from weighbridge.report.saliency import FloatArray, IntArray
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,7 @@
 """What saliency found, with the inputs that it is of: tables with a row an input, and zarr groups of dense values."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -21,6 +21,7 @@ Score = Literal["probability", "output"]
 FloatArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
+Rows = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +141,7 @@ def load_inputs(folder: Path) -> Inputs | None:
     return Inputs(found["values"], tuple(said["labels"]), entries, int(said["channel_axis"]))
 
 
-def load(folder: Path, part: str, rows: list[Mapping[str, Any]], checks: list[Mapping[str, Any]]) -> SavedSaliency:
+def load(folder: Path, part: str, rows: Rows, checks: Rows) -> SavedSaliency:
     """The result of the rows of a method, in the order of the inputs. Raises `ReportError`."""
     values = arrays.read(_place(folder, part), _AGAIN)[0]["values"]
     inputs = load_inputs(folder)
@@ -169,11 +170,11 @@ def _place(folder: Path, what: str) -> Path:
     return folder / "arrays" / TABLE / f"{name}.zarr"
 
 
-def _floats(rows: list[Mapping[str, Any]], column: str) -> npt.NDArray[np.float64]:
+def _floats(rows: Rows, column: str) -> npt.NDArray[np.float64]:
     return np.array([np.nan if row[column] is None else row[column] for row in rows], np.float64)
 
 
-def _curves(checks: list[Mapping[str, Any]]) -> Curves | None:
+def _curves(checks: Rows) -> Curves | None:
     if not checks or checks[0]["deletion"] is None:
         return None
     return Curves(
@@ -187,7 +188,7 @@ def _curves(checks: list[Mapping[str, Any]]) -> Curves | None:
     )
 
 
-def _randomisation(checks: list[Mapping[str, Any]]) -> Randomisation | None:
+def _randomisation(checks: Rows) -> Randomisation | None:
     if not checks or checks[0]["correlation"] is None:
         return None
     signed, absolute = (np.stack([row[name] for row in checks], axis=1) for name in ("correlation", "absolute"))

@@ -1,6 +1,7 @@
 """Saliency in a report is what was saved: methods side by side, with their inputs and checks."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -104,9 +105,7 @@ def test_methods_on_the_same_inputs_join_and_replace_their_own(tmp_path):
     found = report.saliency("integrated_gradients")
     same(found.result, again)
     assert found.curves is None  # they were of the map before
-    with pytest.raises(
-        BadArgument, match=r"holds saliency of other inputs, \(3, 5, 7, 2\), than these, \(3, 5, 7, 2\)"
-    ):
+    with pytest.raises(BadArgument, match=r"holds saliency of other inputs, \(3, 5, 7, 2\)"):
         weighbridge.save_saliency(folder, IMAGES + 1, again)
     report = weighbridge.save_saliency(folder, IMAGES[:2], result(IMAGES[:2]), if_exists="overwrite")
     assert report.table("saliency")["name"].tolist() == ["0", "1"]
@@ -150,9 +149,7 @@ def test_a_bad_call_writes_nothing(tmp_path, call, line):
 
 
 def test_arrays_that_are_gone_are_said_to_be(tmp_path):
-    import shutil
-
     report = weighbridge.save_saliency(tmp_path / "r", IMAGES, result())
     shutil.rmtree(tmp_path / "r" / "arrays")
-    with pytest.raises(ReportError, match="cannot be read: .*; save it again with if_exists='overwrite'"):
+    with pytest.raises(ReportError, match=r"cannot be read: .*; save it again with if_exists='overwrite'"):
         report.saliency()
