@@ -23,13 +23,13 @@ from weighbridge.report.saliency import Method
 from weighbridge.views import save_saliency_curves, save_saliency_sheet
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
-SIDE = 224
+SIDE = 192
 GREY = tuple(value / 255 for value in squeezenet.MEAN[::-1])
 """What the network was trained to read as zero: the baseline of what is integrated, covered or deleted."""
 OPTIONS: dict[Method, dict[str, object]] = {
     "input_x_gradient": {},
     "integrated_gradients": {"baseline": GREY},
-    "smoothgrad": {"key": jax.random.key(0), "samples": 16},
+    "smoothgrad": {"key": jax.random.key(0), "samples": 12},
     "grad_cam": {"layer": "squeezenet.fire9.squeeze1x1"},
     "occlusion": {"window": 32, "stride": 16, "baseline": GREY},
 }
@@ -78,7 +78,7 @@ def main(
     captions = [f"{name}, unit {unit}" for name, unit in zip(PHOTOGRAPHS, targets, strict=True)]
     save_saliency_sheet(results, images, folder / "saliency.png", captions=captions)
     curves = [
-        weighbridge.deletion_insertion(net, images, targets, maps=found, baseline=GREY, steps=16, score="output")
+        weighbridge.deletion_insertion(net, images, targets, maps=found, baseline=GREY, steps=12, score="output")
         for found in results
     ]
     save_saliency_curves(curves, [], folder / "checks.png")

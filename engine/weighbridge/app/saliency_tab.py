@@ -17,6 +17,8 @@ _WIDTH = 560
 """Pixels of the map with its colour bar."""
 _BESIDE = 110
 """Of these, what the colour bar takes."""
+_CURVES = 310
+"""Pixels that the curves' grid of two keeps, which would shrink otherwise."""
 
 
 def saliency_tab(report: Report, theme: Theme) -> Any:
@@ -59,7 +61,7 @@ def _one(saved: SavedSaliency, index: int, theme: Theme) -> Any:
         rows, cols = (side for i, side in enumerate(x.shape) if i not in (0, axis % x.ndim))
         height = round((_WIDTH - _BESIDE) * rows / cols)
         drawn.insert(0, saliency_input(x, index, title="input", channel_axis=axis, theme=theme, height=height))
-    figures = html(_figures(saved, index), theme, width=_WIDTH, sizing_mode="fixed")
+    figures = html(_figures(saved, index), theme, width=_WIDTH, sizing_mode=None)
     return panel.FlexBox(*(_pane(element) for element in drawn), figures, align_items="flex-start")
 
 
@@ -67,12 +69,13 @@ def _figures(saved: SavedSaliency, index: int) -> str:
     """The figures of one input's map as a table."""
     result = saved.result
     target = ", ".join(map(str, result.target[index])) or "the only output"
-    lines = {"output": target, "its value": number(result.output[index]), "network ran": f"{result.steps[index]:,} ×"}
+    lines = {"target": target, "output": number(result.output[index])}
     if result.baseline_output[index] == result.baseline_output[index]:
-        lines["of the baseline"] = number(result.baseline_output[index])
+        lines["output of the baseline"] = number(result.baseline_output[index])
     if result.completeness_gap[index] == result.completeness_gap[index]:
         within = "within its bound" if result.converged[index] else "beyond its bound: take more steps"
         lines["completeness gap"] = f"{number(result.completeness_gap[index])}, {within}"
+    lines["runs of the network"] = f"{result.steps[index]:,}"
     if saved.curves is not None:
         lines["area of deletion"] = number(saved.curves.deletion_area[index])
         lines["area of insertion"] = number(saved.curves.insertion_area[index])
@@ -86,11 +89,11 @@ def _checks(saved: SavedSaliency, theme: Theme) -> Any:
     """What was stored of a method's checks, over all inputs."""
     drawn = []
     if saved.curves is not None:
-        drawn.append(_pane(saliency_curves(saved.curves, theme=theme)))
+        drawn.append(_pane(saliency_curves(saved.curves, theme=theme), min_height=_CURVES))
     if saved.randomisation is not None:
         drawn.append(_pane(saliency_randomisation(saved.randomisation, theme=theme)))
     return panel.Column(*drawn, margin=0)
 
 
-def _pane(element: Any) -> Any:
-    return panel.pane.HoloViews(element, linked_axes=False)
+def _pane(element: Any, **options: Any) -> Any:
+    return panel.pane.HoloViews(element, linked_axes=False, **options)

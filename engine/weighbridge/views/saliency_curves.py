@@ -87,7 +87,7 @@ def save_saliency_curves(
 
     kind, written, paint = path.suffix[1:].lower(), io.BytesIO(), colours(theme)
     with style.context(STYLE, after_reset=True):
-        figure = Figure((3.6 * len(panels), 3.2), facecolor=paint.background, layout="constrained")
+        figure = Figure((3.6 * len(panels), 3.8), facecolor=paint.background, layout="constrained")
         for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             _plot(axes, panel, paint)
         figure.savefig(written, format=kind, dpi=150, facecolor=paint.background, metadata=provenance(kind))
@@ -95,17 +95,18 @@ def save_saliency_curves(
 
 
 def _curve_panels(results: "Sequence[Curves]") -> list[_Panel]:
-    score = results[0].score if results else ""
-    return [
-        _Panel(f"{which}, with mean areas", "share of places", score, [_curve(one, which) for one in results])
-        for which in ("deletion", "insertion")
-    ]
+    panels = []
+    for which in ("deletion", "insertion"):
+        lines = [_curve(one, which) for one in results]
+        title = f"{which}: {lines[0][0]}" if len(lines) == 1 else f"{which}, with mean areas"
+        panels.append(_Panel(title, "share of places", results[0].score if results else "", lines))
+    return panels
 
 
 def _curve(found: "Curves", which: str) -> _Line:
     scores, areas = getattr(found, which), getattr(found, f"{which}_area")
     known = np.isfinite(areas)
-    area = f"{areas[known].mean():.3g}" if known.any() else "none"
+    area = f"{areas[known].mean():.3f}" if known.any() else "none"
     mean = scores[known].mean(axis=0) if known.any() else np.full(len(found.fraction), np.nan)
     return f"{NAMES.get(found.method, found.method or 'map')} {area}", found.fraction, mean
 
@@ -118,7 +119,7 @@ def _random_panel(results: "Sequence[Randomisation]") -> _Panel:
         mean = np.divide(total, known.sum(axis=1), out=np.full(len(total), np.nan), where=known.any(axis=1))
         lines.append((NAMES.get(one.method, one.method), np.arange(len(mean), dtype=np.float64), mean))
     ticks = ("trained", *results[0].layers) if results else ()
-    title = "Maps as layers become random, from the output"
+    title = "maps as layers become random"
     return _Panel(title, "random down to", "rank correlation", lines, ticks)
 
 
@@ -146,4 +147,6 @@ def _plot(axes: Any, panel: _Panel, paint: Colours) -> None:
     axes.spines[["bottom", "left"]].set_color(paint.muted)
     if panel.ticks:
         axes.set_xticks(range(len(panel.ticks)), panel.ticks, rotation=30, ha="right", parse_math=False)
-    axes.legend(fontsize=6.5, labelcolor=paint.text, facecolor=paint.background, edgecolor="none", framealpha=0.7)
+    if len(panel.lines) > 1:
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.3), "ncols": 2}
+        axes.legend(fontsize=6.5, labelcolor=paint.text, facecolor="none", edgecolor="none", **below)
