@@ -2,6 +2,7 @@
 
 import sys
 from importlib import import_module
+from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 for distribution in ("flax", "optax", "safetensors", "sklearn", "zarr", "holoviews", "panel"):
     pytest.importorskip(distribution)
 
+import weighbridge  # noqa: E402
 from weighbridge.app.saliency_tab import saliency_tab  # noqa: E402
 from weighbridge.report import Report  # noqa: E402
 
@@ -46,6 +48,7 @@ def test_maps_find_what_the_network_reads(drawn):
     assert curves.deletion_area.mean() < 0.3 < curves.insertion_area.mean()
 
 
+@pytest.mark.filterwarnings("ignore:Widget.name is deprecated")
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_page_shows_the_input_and_the_method_chosen(drawn, theme):
     import panel
@@ -68,8 +71,7 @@ def test_the_page_shows_the_input_and_the_method_chosen(drawn, theme):
     assert "<th>target</th><td>3</td>" in second
 
 
-def test_a_report_without_saliency_says_how_to_get_it(digits, tmp_path):
-    import weighbridge
-
-    report = weighbridge.scan(digits, report=tmp_path / "r", device="cpu")
+def test_a_report_without_saliency_says_how_to_get_it(tmp_path):
+    with as_file(files("weighbridge") / "data" / "digits_cnn.safetensors") as path:
+        report = weighbridge.scan(path, report=tmp_path / "r", device="cpu")
     assert "weighbridge.save_saliency writes it" in saliency_tab(report, "light").object

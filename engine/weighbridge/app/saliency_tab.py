@@ -33,13 +33,19 @@ def saliency_tab(report: Report, theme: Theme) -> Any:
             held[part] = report.saliency(part)
         return held[part]
 
+    def map_of(index: int, part: str) -> Any:
+        return _one(found(part), index, theme)
+
+    def checks_of(part: str) -> Any:
+        return _checks(found(part), theme)
+
     labels = found(parts[-1]).inputs.labels
     of = panel.widgets.Select(name="input", options={label: i for i, label in enumerate(labels)}, width=260)
     by = panel.widgets.Select(name="method", options={_named(part): part for part in parts}, value=parts[-1], width=260)
     return panel.Column(
         panel.Row(of, by, margin=0),
-        panel.bind(lambda index, part: _one(found(part), index, theme), of, by),
-        panel.bind(lambda part: _checks(found(part), theme), by),
+        panel.bind(map_of, of, by),
+        panel.bind(checks_of, by),
         sizing_mode="stretch_both",
         scroll=True,
         margin=0,
