@@ -39,8 +39,10 @@ if TYPE_CHECKING:
     from weighbridge.models.linearize import linearize
     from weighbridge.models.saliency import saliency
     from weighbridge.models.saliency_checks import deletion_insertion, parameter_randomisation
+    from weighbridge.models.saliency_report import save_saliency
     from weighbridge.models.saliency_weights import attribution_to_weights
-    from weighbridge.report import Report, Saliency
+    from weighbridge.report import Report
+    from weighbridge.report.saliency import Saliency
     from weighbridge.snapshots import snapshot
 
 _HOMES = {
@@ -73,8 +75,10 @@ _HOMES = {
     "weighbridge.models.linearize": ("linearize",),
     "weighbridge.models.saliency": ("saliency",),
     "weighbridge.models.saliency_checks": ("deletion_insertion", "parameter_randomisation"),
+    "weighbridge.models.saliency_report": ("save_saliency",),
     "weighbridge.models.saliency_weights": ("attribution_to_weights",),
-    "weighbridge.report": ("Report", "Saliency"),
+    "weighbridge.report": ("Report",),
+    "weighbridge.report.saliency": ("Saliency",),
     "weighbridge.snapshots": ("snapshot",),
 }
 _MODULES = {"recorder": "weighbridge.models.recorder"}
@@ -112,6 +116,7 @@ __all__ = [
     "project",
     "recorder",
     "saliency",
+    "save_saliency",
     "scan",
     "snapshot",
     "spectra",

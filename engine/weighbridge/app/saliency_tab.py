@@ -1,4 +1,4 @@
-"""Saliency maps on the page: an input, and beside it what each method makes of it."""
+"""Saliency on the page: an input, a method's map over it, its figures and what was stored of the method's checks."""
 
 from html import escape
 from typing import Any
@@ -6,58 +6,100 @@ from typing import Any
 import panel
 
 from weighbridge.app.style import html
-from weighbridge.report import Report, StoredSaliency
-from weighbridge.views import saliency, saliency_input
+from weighbridge.report import Report, SavedSaliency
+from weighbridge.report.saliency import TABLE
+from weighbridge.views import saliency, saliency_curves, saliency_input, saliency_randomisation
 from weighbridge.views.colours import Theme
+from weighbridge.views.frame import number
+from weighbridge.views.saliency_maps import NAMES
 
-_SIDE = 330
-Stored = dict[str, StoredSaliency]
+_WIDTH = 560
+"""Pixels of the map with its colour bar."""
+_BESIDE = 110
+"""Of these, what the colour bar takes."""
+_CURVES = 310
+"""Pixels that the curves' grid of two keeps, which would shrink otherwise."""
 
 
 def saliency_tab(report: Report, theme: Theme) -> Any:
-    """The maps that a report holds of an input that is chosen by its caption."""
-    stored = {part: report.saliency(part) for part in dict.fromkeys(report.table("saliency")["part"])}
-    names = dict.fromkeys(name for held in stored.values() for name in _places(held))
-    chosen = panel.widgets.Select(name="input", options=list(names), width=260)
-    drawn = panel.bind(lambda name: panel.FlexBox(*_cards(stored, name, theme), margin=0), chosen)
-    return panel.Column(chosen, drawn, sizing_mode="stretch_both", scroll=True, margin=0)
+    """The inputs and methods that a report's saliency has, one of each to choose; a line where it has none."""
+    parts = list(dict.fromkeys(report.table(TABLE)["part"])) if TABLE in report.manifest.analyses else []
+    if not parts:
+        return html("<p class='note'>no saliency in this report; weighbridge.save_saliency writes it</p>", theme)
+    held: dict[str, SavedSaliency] = {}
+
+    def found(part: str) -> SavedSaliency:
+        if part not in held:
+            held[part] = report.saliency(part)
+        return held[part]
+
+    def map_of(index: int, part: str) -> Any:
+        return _one(found(part), index, theme)
+
+    def checks_of(part: str) -> Any:
+        return _checks(found(part), theme)
+
+    labels = found(parts[-1]).inputs.labels
+    of = panel.widgets.Select(name="input", options={label: i for i, label in enumerate(labels)}, width=260)
+    by = panel.widgets.Select(name="method", options={_named(part): part for part in parts}, value=parts[-1], width=260)
+    return panel.Column(
+        panel.Row(of, by, margin=0),
+        panel.bind(map_of, of, by),
+        panel.bind(checks_of, by),
+        sizing_mode="stretch_both",
+        scroll=True,
+        margin=0,
+    )
 
 
-def _places(held: StoredSaliency) -> dict[str, int]:
-    """Captions to places; captions that are not one of a kind have their place before them."""
-    texts = held.captions
-    return {text if texts.count(text) == 1 else f"{i}: {text}": i for i, text in enumerate(texts)}
+def _named(part: str) -> str:
+    """A part as a person reads it: `grad_cam conv2` as `Grad-CAM conv2`."""
+    method, _, layer = part.partition(" ")
+    return f"{NAMES.get(method, method)} {layer}".rstrip()
 
 
-def _cards(stored: Stored, name: str, theme: Theme) -> list[Any]:
-    """The input, where it is an image, and the map of each method that has one of it."""
-    of = {part: (held, _places(held)[name]) for part, held in stored.items() if name in _places(held)}
-    held, index = next(iter(of.values()))
-    image = held.inputs.ndim > 3
-    first = [saliency_input(held.inputs, index, channel_axis=held.channel_axis, theme=theme, width=_SIDE)]
-    return [
-        *(_card(picture, name, theme) for picture in (first if image else [])),
-        *(_card(_map(*found, theme), f"{part}: {_said(*found)}", theme) for part, found in of.items()),
-    ]
+def _one(saved: SavedSaliency, index: int, theme: Theme) -> Any:
+    """An input beside its map, with the figures."""
+    x, axis = saved.inputs.values, saved.inputs.channel_axis
+    names = saved.inputs.entries[index] if saved.inputs.entries else None
+    drawn = [saliency(saved.result, x, index, labels=names, channel_axis=axis, theme=theme, width=_WIDTH)]
+    if saved.result.values[0].ndim > 1 and x.ndim > 3:
+        rows, cols = (side for i, side in enumerate(x.shape) if i not in (0, axis % x.ndim))
+        height = round((_WIDTH - _BESIDE) * rows / cols)
+        drawn.insert(0, saliency_input(x, index, title="input", channel_axis=axis, theme=theme, height=height))
+    figures = html(_figures(saved, index), theme, width=_WIDTH, sizing_mode=None)
+    return panel.FlexBox(*(_pane(element) for element in drawn), figures, align_items="flex-start")
 
 
-def _map(held: StoredSaliency, index: int, theme: Theme) -> Any:
-    return saliency(held.found, held.inputs, index, channel_axis=held.channel_axis, theme=theme, width=_SIDE)
+def _figures(saved: SavedSaliency, index: int) -> str:
+    """The figures of one input's map as a table."""
+    result = saved.result
+    target = ", ".join(map(str, result.target[index])) or "the only output"
+    lines = {"target": target, "output": number(result.output[index])}
+    if result.baseline_output[index] == result.baseline_output[index]:
+        lines["output of the baseline"] = number(result.baseline_output[index])
+    if result.completeness_gap[index] == result.completeness_gap[index]:
+        within = "within its bound" if result.converged[index] else "beyond its bound: take more steps"
+        lines["completeness gap"] = f"{number(result.completeness_gap[index])}, {within}"
+    lines["runs of the network"] = f"{result.steps[index]:,}"
+    if saved.curves is not None:
+        lines["area of deletion"] = number(saved.curves.deletion_area[index])
+        lines["area of insertion"] = number(saved.curves.insertion_area[index])
+    if saved.randomisation is not None:
+        lines["rank correlation, all random"] = number(saved.randomisation.absolute[-1, index])
+    cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in lines.items())
+    return f"<table class='figures'>{cells}</table>"
 
 
-def _card(picture: Any, text: str, theme: Theme) -> Any:
-    pane = panel.pane.HoloViews(picture, linked_axes=False)
-    return panel.Column(pane, html(f"<p>{escape(text)}</p>", theme), width=_SIDE)
+def _checks(saved: SavedSaliency, theme: Theme) -> Any:
+    """What was stored of a method's checks, over all inputs."""
+    drawn = []
+    if saved.curves is not None:
+        drawn.append(_pane(saliency_curves(saved.curves, theme=theme), min_height=_CURVES))
+    if saved.randomisation is not None:
+        drawn.append(_pane(saliency_randomisation(saved.randomisation, theme=theme)))
+    return panel.Column(*drawn, margin=0)
 
 
-def _said(held: StoredSaliency, index: int) -> str:
-    """Target, output and completeness in a line."""
-    found = held.found
-    facts = [f"output {', '.join(map(str, found.target[index]))}"] if found.target.shape[1] else []
-    facts.append(f"value {found.output[index]:.4g}")
-    if found.completeness_gap[index] == found.completeness_gap[index]:
-        gap = found.completeness_gap[index]
-        within = "complete" if found.converged[index] else "not complete"
-        facts += [f"baseline {found.baseline_output[index]:.4g}", f"{within}, gap {gap:.2g}"]
-    runs = found.steps[index]
-    return " · ".join([*facts, f"{runs:,} run{'s' if runs > 1 else ''}"])
+def _pane(element: Any, **options: Any) -> Any:
+    return panel.pane.HoloViews(element, linked_axes=False, **options)

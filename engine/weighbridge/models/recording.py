@@ -17,7 +17,7 @@ import numpy.typing as npt
 from weighbridge.checkpoints import dtypes
 from weighbridge.errors import BadArgument, ReportError, WeighbridgeError
 from weighbridge.models.gradient_figures import COUNTS, NORMS, Figures
-from weighbridge.report.manifest import Analysis, Manifest, begun
+from weighbridge.report.manifest import Analysis, Manifest
 from weighbridge.report.schema import TABLES
 from weighbridge.report.tables import TableWriter, drop_steps
 from weighbridge.roles import assign
@@ -52,16 +52,29 @@ class Batch(NamedTuple):
 
 
 def folder_for(
-    report: str | os.PathLike[str], table: str, options: dict[str, Any], *, name: str, if_exists: IfExists
+    report: str | os.PathLike[str],
+    table: str,
+    options: dict[str, Any],
+    *,
+    name: str,
+    if_exists: IfExists,
+    of: Literal["run", "any"] = "run",
 ) -> tuple[Path, Manifest]:
-    """The folder of a report of a run, and its manifest with one more table; other tables of a run stay.
+    """The folder of a report of a run, and its manifest with one more table; other tables stay.
 
-    Raises `ReportError` where the folder holds anything but a report of a run, `BadArgument` for an unknown word.
+    Raises `ReportError` where the folder holds anything but a report, or one of a checkpoint unless `of` is "any",
+    `BadArgument` for an unknown word.
     """
     if if_exists not in ("resume", "overwrite"):
         raise BadArgument(f"if_exists {if_exists!r}; expected resume or overwrite")
-    folder, old = begun(report, name)
-    if old.files:
+    folder = Path(report).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        vacant = not any(path.name != "tables" and not path.name.startswith(".") for path in folder.iterdir())
+    except OSError as error:
+        raise ReportError(f"{folder}: cannot be used: {error.strerror}; choose another report") from error
+    old = Manifest(name, "", [], "") if vacant else Manifest.load(folder)
+    if old.files and of == "run":
         raise ReportError(f"{folder}: holds a report of {old.source}, not of a run; choose another report")
     old.analyses[table] = Analysis(options, "jax")
     return folder, old

@@ -7,7 +7,7 @@ layer. Inputs are images, embeddings of tokens, rows of tables: whatever floatin
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +18,7 @@ from weighbridge.errors import BadArgument
 from weighbridge.models.saliency_batches import Point, Runs
 from weighbridge.models.saliency_calls import Apply, Network, PairCall, abstract, network
 from weighbridge.models.saliency_taps import tapped, zeros_at
-from weighbridge.report.saliency import BoolArray, FloatArray, IntArray, Saliency
-
-Method = Literal["gradient", "input_x_gradient", "integrated_gradients", "smoothgrad", "grad_cam", "occlusion"]
-METHODS: tuple[Method, ...] = get_args(Method)
+from weighbridge.report.saliency import METHODS, BoolArray, FloatArray, IntArray, Method, Saliency
 
 _RELATIVE, _ABSOLUTE = 0.01, 1e-4
 """Completeness: shares of the output's difference and of its magnitude that the gap may have."""

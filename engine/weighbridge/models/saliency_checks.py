@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,42 +12,7 @@ from weighbridge.errors import BadArgument
 from weighbridge.models.saliency import Case, chosen, saliency
 from weighbridge.models.saliency_calls import Apply, Network, layer_of, names, network
 from weighbridge.models.saliency_taps import first_uses
-from weighbridge.report.saliency import FloatArray, Saliency
-
-Score = Literal["probability", "output"]
-
-
-@dataclass(frozen=True, eq=False)
-class Randomisation:
-    """How maps change as layers become random from the output down: `layers` in that order.
-
-    `correlation` and `absolute` are Spearman's, of the maps and of their magnitudes with the trained network's, (layers
-    + 1, batch); row k is for the first k layers random, so row 0 is 1. NaN where a map is constant or has a NaN. A
-    method whose map keeps a high correlation does not depend on what the network has learnt.
-    """
-
-    layers: tuple[str, ...]
-    correlation: FloatArray
-    absolute: FloatArray
-    method: str
-
-
-@dataclass(frozen=True, eq=False)
-class Curves:
-    """Scores of the chosen output as entries go, the highest values of a map first, and as they come.
-
-    `fraction` is (points,), from 0 to 1; `deletion` (from the input to its baseline) and `insertion` (from the baseline
-    to the input) are (batch, points); the areas, (batch,), by trapezoids. A good map has a small area of deletion and a
-    large one of insertion.
-    """
-
-    fraction: FloatArray
-    deletion: FloatArray
-    insertion: FloatArray
-    deletion_area: FloatArray
-    insertion_area: FloatArray
-    score: Score
-    method: str = ""
+from weighbridge.report.saliency import Curves, FloatArray, Randomisation, Saliency, Score
 
 
 def parameter_randomisation(

@@ -8,19 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weighbridge.errors import ReportError, TensorNotFound
-from weighbridge.report import projections
-from weighbridge.report import saliency as saliencies
+from weighbridge.report import projections, saliency
 from weighbridge.report.entry import Entry
 from weighbridge.report.manifest import Manifest
 from weighbridge.report.projections import Projection
-from weighbridge.report.saliency import Saliency, StoredSaliency
+from weighbridge.report.saliency import SavedSaliency
 from weighbridge.report.schema import scalars
 from weighbridge.report.tables import frame, parts_of, read_table, records
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Entry", "Manifest", "Projection", "Report", "Saliency", "StoredSaliency"]
+__all__ = ["Entry", "Manifest", "Projection", "Report", "SavedSaliency"]
 
 
 class Report:
@@ -94,17 +93,24 @@ class Report:
         known = ", ".join(repr(row["part"]) for row in made) or "none"
         raise TensorNotFound(f"{self.folder.name}: no projection {part or ''!r} of {name!r}; there is: {known}")
 
-    def saliency(self, part: str | None = None) -> StoredSaliency:
-        """Saliency maps with their inputs; of several the last saved, or those called `part`.
+    def saliency(self, part: str | None = None) -> SavedSaliency:
+        """What a method found in the inputs, and its checks; of several the last saved, or the one called `part`.
 
-        Raises `TensorNotFound` where there are none, `ReportError` where their arrays cannot be read.
+        Raises `TensorNotFound` where there is none, `ReportError` where its arrays cannot be read.
         """
-        table = read_table(self._table(saliencies.TABLE), ["part"])
-        known = list(dict.fromkeys(table["part"].to_pylist())) if table is not None else []
-        if not known or part not in (None, *known):
-            held = ", ".join(map(repr, known)) or "none"
-            raise TensorNotFound(f"{self.folder.name}: no saliency {part or ''!r}; there is: {held}")
-        return saliencies.load(self.folder, part or known[-1])
+        held = list(dict.fromkeys(self.table(saliency.TABLE)["part"]))
+        if not held or part not in (None, *held):
+            known = ", ".join(map(repr, held)) or "none"
+            raise TensorNotFound(f"{self.folder.name}: no saliency by {part or ''!r}; there is: {known}")
+        wanted = held[-1] if part is None else part
+        rows, checks = (self._of_part(table, wanted) for table in (saliency.TABLE, saliency.CHECKS))
+        return saliency.load(self.folder, wanted, rows, checks)
+
+    def _of_part(self, name: str, part: str) -> list[dict[str, Any]]:
+        """The rows of a part in their order, lists as NumPy arrays; none where the report has no such table."""
+        found = read_table(self._table(name)) if name in self.manifest.analyses else None
+        rows = [row for row in records(found) if row["part"] == part] if found is not None else []
+        return sorted(rows, key=lambda row: int(row["order"]))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)

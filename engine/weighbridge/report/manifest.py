@@ -81,20 +81,6 @@ class Manifest:
             raise ReportError(f"{folder}: {FILE} has unexpected fields: {error}; scan again") from error
 
 
-def begun(report: str | os.PathLike[str], name: str) -> tuple[Path, Manifest]:
-    """A report's folder, made where it is not there, and its manifest: a new one of a source called `name`, or its own.
-
-    Raises `ReportError` where the folder cannot be had or holds something else.
-    """
-    folder = Path(report).expanduser()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        vacant = not any(path.name != "tables" and not path.name.startswith(".") for path in folder.iterdir())
-    except OSError as error:
-        raise ReportError(f"{folder}: cannot be used: {error.strerror}; choose another report") from error
-    return folder, Manifest(name, "", [], "") if vacant else Manifest.load(folder)
-
-
 def _versions() -> dict[str, str]:
     found = {}
     for package in _PACKAGES:

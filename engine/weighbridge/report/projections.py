@@ -1,7 +1,5 @@
 """The map of a tensor's rows or columns, with what stands beside each point: a zarr group of a report."""
 
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -13,11 +11,10 @@ import numpy.typing as npt
 from blake3 import blake3
 
 from weighbridge.errors import ReportError
+from weighbridge.report.arrays import Array, write
 
 TABLE = "projections"
 NO_CLUSTER = -1
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -107,20 +104,12 @@ def place(folder: Path, name: str, part: str) -> Path:
 
 def save(folder: Path, name: str, part: str, arrays: Arrays, clusters: Clusters) -> None:
     """Writes the arrays of a projection whole beside their place, then renames them into it. Raises `ReportError`."""
-    import zarr
-
-    target = place(folder, name, part)
-    hidden = target.with_name(f".{target.stem}.{os.getpid()}")
-    try:
-        group = zarr.open_group(hidden, mode="w", zarr_format=3, attributes={"name": name, "part": part})
-        for held in (arrays, clusters):
-            for field in fields(held):
-                group.create_array(f"{type(held).__name__.lower()}/{field.name}", data=getattr(held, field.name))
-        shutil.rmtree(target, ignore_errors=True)
-        hidden.replace(target)
-    except OSError as error:
-        shutil.rmtree(hidden, ignore_errors=True)
-        raise ReportError(f"{target}: cannot be written: {error}; free space or choose another --report") from error
+    held = {
+        f"{type(of).__name__.lower()}/{field.name}": getattr(of, field.name)
+        for of in (arrays, clusters)
+        for field in fields(of)
+    }
+    write(place(folder, name, part), held, {"name": name, "part": part})
 
 
 def load(folder: Path, row: Mapping[str, Any]) -> Projection:

@@ -436,18 +436,34 @@ BIAS_INTERVENTIONS = (
     *_STATE,
 )
 SALIENCY = (
-    Column("name", "string", "the input's caption"),
-    Column("part", "string", "what tells these maps from others: method and layer by default"),
-    *_MATRIX[2:5],
+    *_MATRIX[:-2],
     Column("method", "string", "gradient, input_x_gradient, integrated_gradients, smoothgrad, grad_cam or occlusion"),
-    Column("at", "string", "the layer that Grad-CAM looks at"),
-    Column("target", "string", "index of the chosen output; of several axes with commas"),
-    Column("output", "float64", "the chosen output of the input"),
-    Column("baseline_output", "float64", "that of its baseline; null for methods without one"),
-    Column("completeness_gap", "float64", "|sum of the map - (output - baseline_output)|; of integrated gradients"),
+    Column("activation", "string", "the layer that Grad-CAM looks at; null for other methods"),
+    Column("target", "int64", "index of the chosen output, the first where it has several; null where there is one"),
+    Column("output", "float64", "the chosen output"),
+    Column("baseline_output", "float64", "that of the baseline; null for methods without one"),
+    Column("completeness_gap", "float64", "|sum of the values - (output - baseline_output)|; of integrated gradients"),
+    Column("converged", "bool", "whether the gap is within its bound; true for methods without a gap"),
     Column("steps", "int64", "how often the network ran for the input"),
-    Column("converged", "bool", "whether the gap is within its bound; true for methods without one"),
+    Column("sum", "float64", "sum of the values"),
+    Column("absmax", "float64", "greatest magnitude of the values"),
     *_STATE,
+    Column("targets", "list<int64>", "index of the chosen output along each axis of the outputs"),
+)
+SALIENCY_CHECKS = (
+    *_MATRIX[:-2],
+    Column("method", "string", "the method that is checked"),
+    Column("score", "string", "what the curves are of: probability or output; null where there are none"),
+    Column("deletion_area", "float64", "under the score as what the map holds for most important goes"),
+    Column("insertion_area", "float64", "under the score as it comes"),
+    Column("randomised_correlation", "float64", "rank correlation of |map| with that of the wholly random network"),
+    *_STATE,
+    Column("fraction", "list<float64>", "share of the places that have gone or come"),
+    Column("deletion", "list<float64>", "score at each of these"),
+    Column("insertion", "list<float64>", "score at each of these"),
+    Column("layers", "list<string>", "layers in the order in which they become random, from the output"),
+    Column("correlation", "list<float64>", "rank correlation of the map with the trained network's, from no layer on"),
+    Column("absolute", "list<float64>", "that of the magnitudes"),
 )
 TABLES: dict[str, tuple[Column, ...]] = {
     "scan": SCAN,
@@ -467,6 +483,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "bias": BIAS,
     "bias_interventions": BIAS_INTERVENTIONS,
     "saliency": SALIENCY,
+    "saliency_checks": SALIENCY_CHECKS,
 }
 """The columns of every table that a report may hold."""
 HEADLINES: dict[str, tuple[str, ...]] = {
@@ -483,7 +500,8 @@ HEADLINES: dict[str, tuple[str, ...]] = {
     "criticality": ("taylor", "joint", "fisher", "magnitude", "loss", "accuracy", "examples"),
     "criticality_units": ("kind", "units", "loss", "accuracy", "examples"),
     "criticality_curves": ("draw", "loss_area", "accuracy_area"),
-    "saliency": ("target", "output", "baseline_output", "completeness_gap", "steps", "converged"),
+    "saliency": ("target", "output", "baseline_output", "completeness_gap", "converged", "steps"),
+    "saliency_checks": ("deletion_area", "insertion_area", "randomised_correlation"),
     "weightwatcher": ("alpha", "D", "num_pl_spikes", "stable_rank", "alpha_weighted", "log_norm", "spectral_norm"),
     "bias": ("attribution", "low", "high", "p", "rank", "named", "completeness_gap"),
     "bias_interventions": ("units", "gap", "removed", "accuracy", "accuracy_change"),

@@ -90,13 +90,6 @@ def drop_rows(folder: Path, names: Collection[str], part: str | None = None) -> 
     _keep(folder, ~(gone if part is None else gone & (pc.field("part") == part)))
 
 
-def drop_parts(folder: Path, part: str) -> None:
-    """Takes the rows of one `part`, of whatever name, out of the parts of a table."""
-    import pyarrow.compute as pc
-
-    _keep(folder, pc.field("part") != part)
-
-
 def drop_steps(folder: Path, first: int) -> None:
     """Takes the rows of step `first` and of later ones out of the parts of a table; those without a step stay."""
     import pyarrow.compute as pc

@@ -27,7 +27,7 @@ from weighbridge.views.overlaps import overlaps
 from weighbridge.views.overview import model_map, overview, ridge
 from weighbridge.views.relations import relations
 from weighbridge.views.saliency import saliency, saliency_input
-from weighbridge.views.saliency_curves import saliency_curves, saliency_randomisation
+from weighbridge.views.saliency_curves import saliency_curves, saliency_randomisation, save_saliency_curves
 from weighbridge.views.saliency_sheet import saliency_sheet, save_saliency_sheet
 from weighbridge.views.scatter import scatter
 from weighbridge.views.sheet import Sheet, Tile
@@ -83,6 +83,7 @@ __all__ = [
     "saliency_randomisation",
     "saliency_sheet",
     "save_bias",
+    "save_saliency_curves",
     "save_saliency_sheet",
     "scatter",
     "similarities",

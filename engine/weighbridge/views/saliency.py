@@ -1,23 +1,25 @@
-"""One input's saliency: its map over the image, or as bars."""
+"""One input's saliency: over the image, or as a bar for each token or column, and the input as it is."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from weighbridge.errors import BadArgument
-from weighbridge.report import Saliency
 from weighbridge.views.colours import Theme, colours
 from weighbridge.views.frame import WIDTH, framed, load
 from weighbridge.views.placeholder import placeholder
-from weighbridge.views.saliency_map import FloatArray, Map, blended, grey, maps, nearest, of_one, shades
+from weighbridge.views.saliency_maps import FloatArray, Map, blended, coloured, grey, maps, nearest, of_one, shades
 
-_BESIDE, _EDGE = 110, 10
-"""Pixels that the colour bar with the tools, and the margin, take of a picture's width."""
+if TYPE_CHECKING:
+    from weighbridge.report.saliency import Saliency
+
+_BESIDE = 110
+"""Pixels that the colour bar and the tools take of a picture's width."""
 
 
 def saliency(
-    found: Saliency,
+    found: "Saliency",
     inputs: Any,
     index: int = 0,
     *,
@@ -43,19 +45,6 @@ def saliency(
     return _picture(shown, under, title, theme, width)
 
 
-def saliency_input(
-    inputs: Any, index: int = 0, *, channel_axis: int = -1, theme: Theme = "light", width: int = WIDTH // 2
-) -> Any:
-    """The image that a map is of, its mean over channels in grey: an `hv.RGB` of the size of `saliency`'s pictures."""
-    x = np.asarray(inputs)
-    hv, under = load(), grey(x[index], of_one(channel_axis, x.ndim))
-    rows, cols = under.shape
-    shades = np.repeat(np.asarray(np.rint(under * 255), np.uint8)[..., None], 3, axis=-1)
-    picture = hv.RGB(shades, bounds=(0, 0, cols, rows))
-    size = {"frame_width": width - _BESIDE - _EDGE, "frame_height": round((width - _BESIDE - _EDGE) * rows / cols)}
-    return framed(picture, "input", theme=theme, width=None, height=None, xaxis=None, yaxis=None, **size)
-
-
 def _picture(shown: Map, under: FloatArray, title: str, theme: Theme, width: int) -> Any:
     hv, paint = load(), colours(theme)
     rows, cols = under.shape
@@ -70,9 +59,10 @@ def _picture(shown: Map, under: FloatArray, title: str, theme: Theme, width: int
         tools=["hover"],
         backend="bokeh",
     )
-    side = width - _BESIDE - _EDGE
-    size = {"frame_width": side, "frame_height": round(side * rows / cols)}
-    return framed(mixed * scale, title, theme=theme, width=None, height=None, xaxis=None, yaxis=None, **size)
+    bare = {"xaxis": None, "yaxis": None}
+    return framed(
+        mixed * scale, title, theme=theme, width=width, height=round((width - _BESIDE) * rows / cols) + 40, **bare
+    )
 
 
 def _bars(shown: Map, labels: Sequence[str] | None, title: str, theme: Theme, width: int) -> Any:
@@ -82,9 +72,29 @@ def _bars(shown: Map, labels: Sequence[str] | None, title: str, theme: Theme, wi
         raise BadArgument(f"labels has {len(names)} entries; expected {len(shown.shares)}, one for each")
     distinct = names if len(set(names)) == len(names) else [f"{i} {name}" for i, name in enumerate(names)]
     values = np.nan_to_num(shown.shares * shown.limit)
-    fills = [paint.series[1] if value > 0 else paint.series[0] for value in values]
-    bars = hv.Bars((distinct[::-1], values[::-1], fills[::-1]), "entry", ["value", "shade"]).opts(
+    shades = [paint.series[1] if value > 0 else paint.series[0] for value in values]
+    bars = hv.Bars((distinct[::-1], values[::-1], shades[::-1]), "entry", ["value", "shade"]).opts(
         invert_axes=True, color="shade", line_color=None, tools=["hover"], show_legend=False, backend="bokeh"
     )
     height = min(120 + 18 * len(values), 1200)
     return framed(hv.Overlay([bars]), title, theme=theme, width=width, height=height, xlabel="", ylabel="contribution")
+
+
+def saliency_input(
+    inputs: Any,
+    index: int = 0,
+    *,
+    title: str = "input",
+    channel_axis: int = -1,
+    theme: Theme = "light",
+    height: int = 340,
+) -> Any:
+    """An input of a batch of images as it is looked at, from its least value to its greatest, `height` pixels high."""
+    x = np.asarray(inputs)
+    if x.ndim not in (3, 4) or 0 in x.shape:
+        return placeholder("the input is no image", theme=theme, width=height)
+    picture = coloured(x[index], of_one(channel_axis, x.ndim))
+    rows, cols = picture.shape[:2]
+    shown = load().RGB(picture, bounds=(0, 0, cols, rows))
+    bare = {"xaxis": None, "yaxis": None, "toolbar": None}
+    return framed(shown, title, theme=theme, width=round(height * cols / rows), height=height + 40, **bare)

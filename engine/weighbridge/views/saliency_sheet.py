@@ -1,35 +1,35 @@
-"""Saliency of several inputs by several methods as one sheet, on one scale of shares: an element, or a file."""
+"""A sheet of saliency maps: a row for each input, a column for each method, as elements and as a file."""
 
 import io
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from weighbridge.errors import BadArgument
-from weighbridge.report import Saliency
 from weighbridge.views.colours import Colours, Theme, colours
 from weighbridge.views.frame import framed, load
 from weighbridge.views.picture_file import STYLE, provenance, write
 from weighbridge.views.placeholder import placeholder
-from weighbridge.views.saliency_map import FloatArray, Map, blended, grey, maps, of_one, shades
+from weighbridge.views.saliency_maps import FloatArray, Map, Picture, blended, coloured, grey, maps, of_one, shades
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from weighbridge.report.saliency import Saliency
 
 FORMATS = (".png", ".svg", ".pdf")
 _SIDE = 190
 """Pixels of a picture in a sheet."""
 _MOST = 8
 """Inputs in a sheet."""
-_Row = tuple[str, FloatArray, list[Map]]
 
 
 def saliency_sheet(
-    results: Sequence[Saliency],
+    results: "Sequence[Saliency]",
     inputs: Any,
     *,
     captions: Sequence[str] | None = None,
@@ -45,10 +45,10 @@ def saliency_sheet(
     if not rows:
         return placeholder("saliency: there are no inputs to draw", theme=theme)
     panels = []
-    for caption, under, shown in rows:
-        panels.append(_panel(hv, _plain(under), caption, theme))
-        for one in shown:
-            mixed = blended(one.shares, under, paint, signed=one.signed)
+    for row in rows:
+        panels.append(_panel(hv, row.picture, row.caption, theme))
+        for one in row.maps:
+            mixed = blended(one.shares, row.under, paint, signed=one.signed)
             panels.append(_panel(hv, mixed, one.title, theme))
     panels.extend(_key(hv, paint, signed, theme) for signed in _kinds(rows))
     layout = hv.Layout(panels).cols(1 + len(results))
@@ -56,7 +56,7 @@ def saliency_sheet(
 
 
 def save_saliency_sheet(
-    results: Sequence[Saliency],
+    results: "Sequence[Saliency]",
     inputs: Any,
     file: str | os.PathLike[str],
     *,
@@ -84,7 +84,17 @@ def save_saliency_sheet(
     write(path, written.getvalue())
 
 
-def _rows(results: Sequence[Saliency], inputs: Any, captions: Sequence[str] | None, channel_axis: int) -> list[_Row]:
+@dataclass(frozen=True)
+class _Row:
+    """An input with its maps; `under` is its grey, which they are drawn over."""
+
+    caption: str
+    picture: Picture
+    under: FloatArray
+    maps: list[Map]
+
+
+def _rows(results: "Sequence[Saliency]", inputs: Any, captions: Sequence[str] | None, channel_axis: int) -> list[_Row]:
     """Caption, picture and maps of each input of a sheet."""
     x = np.asarray(inputs)
     if x.ndim not in (3, 4):
@@ -95,15 +105,13 @@ def _rows(results: Sequence[Saliency], inputs: Any, captions: Sequence[str] | No
     columns = [maps(found, shape, channel_axis=channel_axis) for found in results]
     names = captions if captions is not None else [f"input {i}" for i in range(len(x))]
     axis = of_one(channel_axis, x.ndim)
-    return [(str(names[i]), grey(x[i], axis), [column[i] for column in columns]) for i in range(min(len(x), _MOST))]
+    return [
+        _Row(str(names[i]), coloured(x[i], axis), grey(x[i], axis), [column[i] for column in columns])
+        for i in range(min(len(x), _MOST))
+    ]
 
 
-def _plain(under: FloatArray) -> npt.NDArray[np.uint8]:
-    shade = np.rint(under * 255).astype(np.uint8)
-    return np.repeat(shade[..., None], 3, axis=-1)
-
-
-def _panel(hv: Any, picture: npt.NDArray[np.uint8], title: str, theme: Theme) -> Any:
+def _panel(hv: Any, picture: Picture, title: str, theme: Theme) -> Any:
     rows, cols = picture.shape[:2]
     image = hv.RGB(picture, bounds=(0, 0, cols, rows))
     bare = {"xaxis": None, "yaxis": None, "toolbar": None}
@@ -112,7 +120,7 @@ def _panel(hv: Any, picture: npt.NDArray[np.uint8], title: str, theme: Theme) ->
 
 def _kinds(rows: list[_Row]) -> list[bool]:
     """Which colour maps a sheet uses: the diverging one (True), the sequential one."""
-    return sorted({one.signed for _, _, shown in rows for one in shown}, reverse=True)
+    return sorted({one.signed for row in rows for one in row.maps}, reverse=True)
 
 
 def _key(hv: Any, paint: Colours, signed: bool, theme: Theme) -> Any:
@@ -127,21 +135,20 @@ def _key(hv: Any, paint: Colours, signed: bool, theme: Theme) -> Any:
 def _figure(rows: list[_Row], paint: Colours) -> "Figure":
     from matplotlib.figure import Figure
 
-    across, down = 1 + len(rows[0][2]), len(rows)
-    height, width = rows[0][1].shape
+    across, down = 1 + len(rows[0].maps), len(rows)
+    height, width = rows[0].under.shape
     inches = 1.4 * across + 0.7, 1.4 * height / width * down + 0.35
     figure = Figure(inches, facecolor=paint.background)
     grid = figure.subplots(down, across, squeeze=False)
     edges = {"left": 0.25 / inches[0], "right": 1 - 0.75 / inches[0], "bottom": 0.06 / inches[1]}
     figure.subplots_adjust(**edges, top=1 - 0.3 / inches[1], wspace=0.05, hspace=0.05)
-    for line, (caption, under, shown) in zip(grid, rows, strict=True):
-        line[0].imshow(_plain(under), interpolation="nearest")
-        line[0].set_ylabel(caption, fontsize=7, color=paint.text, parse_math=False)
-        for axes, one in zip(line[1:], shown, strict=True):
-            axes.imshow(blended(one.shares, under, paint, signed=one.signed), interpolation="nearest")
-            below = {"transform": axes.transAxes, "ha": "center", "va": "bottom"}
-            axes.text(0.5, 0.02, one.warning, fontsize=6, color=paint.above, **below)
-    for axes, title in zip(grid[0], ["input", *(one.name for one in rows[0][2])], strict=True):
+    for line, row in zip(grid, rows, strict=True):
+        line[0].imshow(row.picture, interpolation="nearest")
+        line[0].set_ylabel(row.caption, fontsize=7, color=paint.text, parse_math=False)
+        for axes, one in zip(line[1:], row.maps, strict=True):
+            axes.imshow(blended(one.shares, row.under, paint, signed=one.signed), interpolation="nearest")
+            axes.set_xlabel(one.warning, fontsize=6, color=paint.above)
+    for axes, title in zip(grid[0], ["input", *(one.name for one in rows[0].maps)], strict=True):
         axes.set_title(title, fontsize=7, color=paint.text, pad=3)
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])

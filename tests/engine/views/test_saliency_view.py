@@ -7,10 +7,9 @@ pytest.importorskip("holoviews")
 
 from weighbridge import views
 from weighbridge.errors import BadArgument, ReportError
-from weighbridge.models.saliency_checks import Curves, Randomisation
-from weighbridge.report import Saliency
+from weighbridge.report.saliency import Curves, Randomisation, Saliency
 from weighbridge.views.colours import colours
-from weighbridge.views.saliency_map import blended, grey, maps
+from weighbridge.views.saliency_maps import blended, coloured, grey, maps
 
 RNG = np.random.default_rng(5)
 IMAGES = RNG.uniform(size=(3, 7, 5, 2)).astype(np.float32)
@@ -77,6 +76,14 @@ def test_pictures_are_grey_from_least_to_greatest():
     found = grey(np.array([[[1.0, 3.0], [4.0, 4.0]], [[np.nan, 0.0], [0.0, 0.0]]]))
     assert found.tolist() == [[0.5, 1.0], [0.0, 0.0]]
     assert grey(np.full((2, 2), 7.0)).tolist() == [[0, 0], [0, 0]]
+
+
+def test_three_channels_are_red_green_and_blue():
+    image = RNG.uniform(2, 6, size=(4, 3, 3))
+    found = coloured(image)
+    np.testing.assert_allclose(found, 255 * (image - image.min()) / np.ptp(image), atol=0.5)
+    np.testing.assert_array_equal(coloured(np.moveaxis(image, -1, 0), 0), found)
+    assert np.ptp(coloured(image[..., :2]), axis=-1).max() == 0
 
 
 def test_an_image_has_its_map_over_it_and_its_values_to_hover():

@@ -1,0 +1,155 @@
+"""Saliency in a report is what was saved: methods side by side, with their inputs and checks."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+pytest.importorskip("zarr")
+
+import weighbridge
+from weighbridge.errors import BadArgument, ReportError, TensorNotFound
+from weighbridge.report import Report
+from weighbridge.report.saliency import Curves, Randomisation, Saliency
+
+RNG = np.random.default_rng(3)
+IMAGES = RNG.normal(size=(3, 5, 7, 2)).astype(np.float32)
+LABELS = ["a", "b", "c"]
+
+
+def result(values=None, method="integrated_gradients", layer=None):
+    values = RNG.normal(size=IMAGES.shape).astype(np.float32) if values is None else values
+    count = len(values)
+    known = np.linspace(-1, 1, count)
+    return Saliency(
+        values,
+        method,
+        np.arange(2 * count).reshape(count, 2),
+        known,
+        np.full(count, np.nan),
+        known**2,
+        np.full(count, 64),
+        np.arange(count) != 1,
+        layer,
+    )
+
+
+def curves(method="integrated_gradients"):
+    deletion, insertion = RNG.uniform(size=(2, 3, 4))
+    return Curves(np.arange(4) / 3, deletion, insertion, deletion.mean(1), insertion.mean(1), "output", method)
+
+
+def randomisation(method="integrated_gradients"):
+    signed, absolute = RNG.uniform(size=(2, 3, 3))
+    signed[2, 1] = absolute[2, 1] = np.nan
+    return Randomisation(("head", "conv"), signed, absolute, method)
+
+
+def same(a, b):
+    for field in a.__dataclass_fields__:
+        np.testing.assert_array_equal(getattr(a, field), getattr(b, field), err_msg=field)
+
+
+def test_what_was_saved_is_read_back(tmp_path):
+    first, cam = result(), result(RNG.uniform(size=(3, 2, 3)), "grad_cam", "block/conv:0")
+    checks = curves(), randomisation()
+    weighbridge.save_saliency(tmp_path / "r", IMAGES, [first, cam], labels=LABELS, checks=checks)
+    report = Report.open(tmp_path / "r")
+    assert report.complete
+    found = report.saliency("integrated_gradients")
+    same(found.result, first)
+    same(found.curves, checks[0])
+    same(found.randomisation, checks[1])
+    np.testing.assert_array_equal(found.inputs.values, IMAGES)
+    assert (found.inputs.labels, found.inputs.entries, found.inputs.channel_axis) == (("a", "b", "c"), (), -1)
+    last = report.saliency()
+    assert (last.part, last.curves, last.randomisation) == ("grad_cam block/conv:0", None, None)
+    same(last.result, cam)
+    with pytest.raises(TensorNotFound, match=r"no saliency by 'lime'; there is: 'integrated_gradients', 'grad_cam bl"):
+        report.saliency("lime")
+
+
+def test_the_table_has_a_row_for_each_input_and_method(tmp_path):
+    values = result().values
+    values[2, 0, 0, 0] = np.nan
+    report = weighbridge.save_saliency(
+        tmp_path / "r", IMAGES, [result(values), result(method="gradient")], labels=LABELS, checks=randomisation()
+    )
+    rows = report.table("saliency")
+    assert sorted(zip(rows["name"], rows["part"], strict=True)) == [
+        (label, part) for label in LABELS for part in ("gradient", "integrated_gradients")
+    ]
+    mine = rows[rows["part"] == "integrated_gradients"]
+    assert mine["target"].tolist() == [0, 2, 4]
+    assert mine["converged"].tolist() == [True, False, True]
+    np.testing.assert_allclose(mine["sum"].iloc[:2], values[:2].sum(axis=(1, 2, 3), dtype=np.float64))
+    np.testing.assert_allclose(mine["absmax"].iloc[:2], np.abs(values[:2]).max(axis=(1, 2, 3)))
+    assert mine["sum"].isna().tolist() == [False, False, True]
+    assert mine["reason"].fillna("").tolist() == ["", "", "the values hold NaN"]
+    assert mine["baseline_output"].isna().all()
+    checks = report.table("saliency_checks")
+    assert checks["deletion_area"].isna().all()
+    assert checks["randomised_correlation"].isna().tolist() == [False, True, False]
+    assert len([json.dumps(row) for row in report.rows("saliency", lists=True)]) == 6
+    assert "integrated_gradients" in report._repr_html_()
+
+
+def test_methods_on_the_same_inputs_join_and_replace_their_own(tmp_path):
+    folder = tmp_path / "r"
+    weighbridge.save_saliency(folder, IMAGES, result(), checks=curves())
+    weighbridge.save_saliency(folder, IMAGES, result(method="gradient"))
+    again = result()
+    report = weighbridge.save_saliency(folder, IMAGES, again)
+    assert len(report.table("saliency")) == 6
+    found = report.saliency("integrated_gradients")
+    same(found.result, again)
+    assert found.curves is None  # they were of the map before
+    with pytest.raises(BadArgument, match=r"holds saliency of other inputs, \(3, 5, 7, 2\)"):
+        weighbridge.save_saliency(folder, IMAGES + 1, again)
+    report = weighbridge.save_saliency(folder, IMAGES[:2], result(IMAGES[:2]), if_exists="overwrite")
+    assert report.table("saliency")["name"].tolist() == ["0", "1"]
+
+
+def test_saliency_lies_beside_a_scan(digits, tmp_path):
+    folder = weighbridge.scan(digits, report=tmp_path / "r", device="cpu").folder
+    report = weighbridge.save_saliency(folder, IMAGES, result())
+    assert report.main == "scan"
+    assert len(report.table()) > 5
+    assert report.saliency().part == "integrated_gradients"
+
+
+def test_tables_and_nothing(tmp_path):
+    x = np.ones((2, 3), np.float32)
+    report = weighbridge.save_saliency(tmp_path / "r", x, result(x), entries=["age", "sex", "score"])
+    assert report.saliency().inputs.entries == (("age", "sex", "score"),) * 2
+    empty = weighbridge.save_saliency(tmp_path / "empty", x[:0], result(x[:0]))
+    assert len(empty.table("saliency")) == 0
+    with pytest.raises(TensorNotFound, match="there is: none"):
+        empty.saliency()
+
+
+@pytest.mark.parametrize(
+    ("call", "line"),
+    [
+        ({"labels": ["a", "b"]}, "labels has 2 different entries; expected 3"),
+        ({"labels": ["a", "b", "a"]}, "labels has 2 different entries; expected 3"),
+        ({"results": result(IMAGES[:2])}, "integrated_gradients is of 2 inputs; expected 3"),
+        ({"results": [result(), result()]}, "integrated_gradients is there twice"),
+        ({"checks": curves("occlusion")}, "a check is of 'occlusion'; the results are integrated_gradients"),
+        ({"entries": ["age"]}, r"entries name other columns or tokens than those of inputs of shape \(3, 5, 7, 2\)"),
+        ({"if_exists": "append"}, "if_exists 'append'; expected resume or overwrite"),
+    ],
+)
+def test_a_bad_call_writes_nothing(tmp_path, call, line):
+    with pytest.raises(BadArgument, match=line) as caught:
+        weighbridge.save_saliency(tmp_path / "r", IMAGES, **{"results": result(), **call})
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "r").exists()
+
+
+def test_arrays_that_are_gone_are_said_to_be(tmp_path):
+    report = weighbridge.save_saliency(tmp_path / "r", IMAGES, result())
+    shutil.rmtree(tmp_path / "r" / "arrays")
+    with pytest.raises(ReportError, match=r"cannot be read: .*; save it again with if_exists='overwrite'"):
+        report.saliency()
