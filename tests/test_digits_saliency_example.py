@@ -61,7 +61,7 @@ def test_the_page_shows_the_input_and_the_method_chosen(drawn, theme):
     def seen(kind):
         return list(view.select(kind))
 
-    for method, plots in (("grad_cam conv2", 3), ("input_x_gradient", 4)):
+    for method, plots in (("grad_cam conv2", 4), ("input_x_gradient", 5)):
         by.value = method
         assert len(seen(panel.pane.HoloViews)) == plots
     first = seen(panel.pane.HTML)[0].object

@@ -10,15 +10,13 @@ from weighbridge.report import Report, SavedSaliency
 from weighbridge.report.saliency import TABLE
 from weighbridge.views import saliency, saliency_curves, saliency_input, saliency_randomisation
 from weighbridge.views.colours import Theme
-from weighbridge.views.frame import number
+from weighbridge.views.frame import load, number
 from weighbridge.views.saliency_maps import NAMES
 
 _WIDTH = 560
 """Pixels of the map with its colour bar."""
 _BESIDE = 110
 """Of these, what the colour bar takes."""
-_CURVES = 310
-"""Pixels that the curves' grid of two keeps, which would shrink otherwise."""
 
 
 def saliency_tab(report: Report, theme: Theme) -> Any:
@@ -95,11 +93,12 @@ def _checks(saved: SavedSaliency, theme: Theme) -> Any:
     """What was stored of a method's checks, over all inputs."""
     drawn = []
     if saved.curves is not None:
-        drawn.append(_pane(saliency_curves(saved.curves, theme=theme), min_height=_CURVES))
+        curves = saliency_curves(saved.curves, theme=theme)
+        drawn += list(curves) if isinstance(curves, load().Layout) else [curves]  # a grid of both would shrink
     if saved.randomisation is not None:
-        drawn.append(_pane(saliency_randomisation(saved.randomisation, theme=theme)))
-    return panel.Column(*drawn, margin=0)
+        drawn.append(saliency_randomisation(saved.randomisation, theme=theme))
+    return panel.FlexBox(*(_pane(element) for element in drawn), align_items="flex-start")
 
 
-def _pane(element: Any, **options: Any) -> Any:
-    return panel.pane.HoloViews(element, linked_axes=False, **options)
+def _pane(element: Any) -> Any:
+    return panel.pane.HoloViews(element, linked_axes=False)

@@ -148,5 +148,5 @@ def _plot(axes: Any, panel: _Panel, paint: Colours) -> None:
     if panel.ticks:
         axes.set_xticks(range(len(panel.ticks)), panel.ticks, rotation=30, ha="right", parse_math=False)
     if len(panel.lines) > 1:
-        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.3), "ncols": 2}
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.3 if panel.ticks else -0.18), "ncols": 2}
         axes.legend(fontsize=6.5, labelcolor=paint.text, facecolor="none", edgecolor="none", **below)
