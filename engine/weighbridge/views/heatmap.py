@@ -8,7 +8,7 @@ import numpy as np
 
 from weighbridge.checkpoints.protocol import Tensor
 from weighbridge.errors import BadArgument, WeighbridgeError
-from weighbridge.pyramid.matrix import Matrix
+from weighbridge.pyramid.matrix import Matrix, WeightMatrix
 from weighbridge.views.colours import Colours, Theme, colours
 from weighbridge.views.window import (
     MEANINGS,
@@ -92,7 +92,7 @@ def heatmap(
 
 def prepared(tensor: Tensor) -> Matrix:
     """The matrix of a tensor, its pyramid built and waited for where it needs one."""
-    from weighbridge.pyramid import PyramidCache, WeightMatrix, matrix_of
+    from weighbridge.pyramid import PyramidCache, matrix_of
 
     matrix = matrix_of(tensor)
     if isinstance(matrix, WeightMatrix) and matrix.needs_pyramid:
@@ -214,7 +214,10 @@ class Heatmap:
     def _overlay(self, found: Picture, limit: float, asked: Reduction) -> Any:
         import holoviews as hv
 
-        label = MEANINGS[found.reduction] + (f" (zoom in for {MEANINGS[asked]})" if found.reduction != asked else "")
+        of = "" if isinstance(self.matrix, WeightMatrix) else f" of the {self.matrix.entry}"
+        label = f"{MEANINGS[found.reduction]}{of}"
+        if found.reduction != asked:
+            label += f" (zoom in for {MEANINGS[asked]})"
         value = hv.Dimension(found.reduction, label=label, range=(-limit, limit))
         image = hv.Image(found.values[::-1], ["col", "row"], value, bounds=_bounds(found.window), group="Weights")
         return image * self._flags(found)

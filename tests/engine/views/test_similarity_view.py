@@ -86,10 +86,10 @@ def test_of_a_large_window_the_mean_is_shown_and_said(
     monkeypatch.setattr(product, "FULL_ENTRIES", 1000)
     drawn = similarity(tensor, reduction="max")
     plot = plotted(drawn)
-    assert drawn[()].Weights.I.vdims[0].pprint_label == "mean (zoom in for maximum)"
+    assert drawn[()].Weights.I.vdims[0].pprint_label == "mean of the cosine (zoom in for maximum)"
     assert plot.handles["cells"].data["meaning"] == ["cosine"]
     drawn.event(x_range=(0, 30), y_range=(0, 30))
-    assert drawn[()].Weights.I.vdims[0].pprint_label == "maximum"
+    assert drawn[()].Weights.I.vdims[0].pprint_label == "maximum of the cosine"
 
 
 def test_rows_without_direction_have_the_colour_of_no_number(tensor: weighbridge.Tensor) -> None:
