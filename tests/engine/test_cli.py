@@ -20,7 +20,8 @@ import weighbridge
 from weighbridge import Report, stream
 from weighbridge.analyses import scan as analysis
 from weighbridge.cli import app
-from weighbridge.report.schema import SCALARS, SCAN
+from weighbridge.report.scan_columns import SCAN
+from weighbridge.report.schema import SCALARS
 from weighbridge.terminal import sparkline
 
 COMMANDS = ("scan", "show", "findings", "export", "demo", "bench")

@@ -13,7 +13,7 @@ from weighbridge.analyses import matrices, relations
 from weighbridge.analyses.relations import residual_axis
 from weighbridge.cli import app
 from weighbridge.errors import BadArgument, ReportError
-from weighbridge.report.schema import CORRELATIONS, RELATIONS
+from weighbridge.report.matrix_columns import CORRELATIONS, RELATIONS
 from weighbridge_kernels import variants
 from weighbridge_kernels.similar_pairs import EDGES
 

@@ -18,7 +18,8 @@ import weighbridge
 from weighbridge import Report, ReportError, TensorNotFound, stream
 from weighbridge.analyses.plan import default_folder
 from weighbridge.report import dumps, tables
-from weighbridge.report.schema import LISTS, QUANTILES, SCALARS, SCAN
+from weighbridge.report.scan_columns import QUANTILES, SCAN
+from weighbridge.report.schema import LISTS, SCALARS
 from weighbridge.report.summary import summarize
 
 

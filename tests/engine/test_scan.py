@@ -17,7 +17,7 @@ from blake3 import blake3
 import weighbridge
 from weighbridge import stream
 from weighbridge.errors import BadArgument
-from weighbridge.report.schema import QUANTILES, SCAN, SPARSITIES
+from weighbridge.report.scan_columns import QUANTILES, SCAN, SPARSITIES
 from weighbridge_kernels import variants
 
 NARROW = {

@@ -17,7 +17,7 @@ from weighbridge.analyses import matrices, spectrum_row
 from weighbridge.analyses.weightwatcher_bulk import bulk, triangular_density
 from weighbridge.cli import app
 from weighbridge.errors import BadArgument, CorruptCheckpoint, ReportError
-from weighbridge.report.schema import SPECTRA, WEIGHTWATCHER
+from weighbridge.report.matrix_columns import SPECTRA, WEIGHTWATCHER
 from weighbridge_kernels import variants
 from weighbridge_kernels.spectral_density import gaussian
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weighbridge.analyses.scan_state import MAX_CHANNELS, Classes, TensorState, counting
-from weighbridge.report.schema import QUANTILES, SPARSITIES
+from weighbridge.report.scan_columns import QUANTILES, SPARSITIES
 from weighbridge_kernels import formats
 from weighbridge_kernels.distribution import HIGH_HALF, Distribution, entropy, exponent_entropy
 from weighbridge_kernels.quantizers import BLOCK_QUANTIZERS

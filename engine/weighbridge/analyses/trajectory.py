@@ -20,7 +20,7 @@ from weighbridge.checkpoints.protocol import Checkpoint, Tensor
 from weighbridge.errors import BadArgument, WeighbridgeError
 from weighbridge.matrix import matrix_view
 from weighbridge.report import Report
-from weighbridge.report.schema import WHOLE
+from weighbridge.report.run_columns import WHOLE
 from weighbridge.report.tables import TableWriter
 from weighbridge.roles import Role, assign
 from weighbridge_kernels.leading_spectrum import leading_spectrum

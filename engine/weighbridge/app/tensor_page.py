@@ -21,7 +21,8 @@ from weighbridge.errors import WeighbridgeError
 from weighbridge.pyramid import Build, Matrix, Preparation, WeightMatrix, matrix_of
 from weighbridge.pyramid.store import CorruptPyramid, Pyramid
 from weighbridge.report import Entry
-from weighbridge.report.schema import SCALARS, SCAN
+from weighbridge.report.scan_columns import SCAN
+from weighbridge.report.schema import SCALARS
 from weighbridge.views import channels, distribution, singular_vectors, spectrum
 from weighbridge.views.colours import Theme
 from weighbridge.views.heatmap import Heatmap

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup, escape
 
-from weighbridge.report.schema import SCAN
+from weighbridge.report.scan_columns import SCAN
 from weighbridge.terminal import printable, size
 
 if TYPE_CHECKING:

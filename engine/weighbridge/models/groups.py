@@ -16,7 +16,8 @@ from weighbridge.errors import BadArgument
 from weighbridge.models.paths import is_real, named, wanted
 from weighbridge.models.recording import IfExists, Watched, about, folder_for
 from weighbridge.report.manifest import Manifest
-from weighbridge.report.schema import TABLES, WHOLE
+from weighbridge.report.run_columns import WHOLE
+from weighbridge.report.schema import TABLES
 from weighbridge.report.tables import TableWriter, drop_steps
 
 GROUPS, UNITS = "training_groups", "training_units"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from weighbridge.errors import ReportError
-from weighbridge.report.schema import Column
+from weighbridge.report.columns import Column
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,7 +6,7 @@ import numpy as np
 
 from weighbridge.errors import BadArgument
 from weighbridge.report import Report
-from weighbridge.report.schema import SPECTRA
+from weighbridge.report.matrix_columns import SPECTRA
 from weighbridge.views.colours import Theme, colours
 from weighbridge.views.frame import framed, load
 from weighbridge.views.placeholder import placeholder

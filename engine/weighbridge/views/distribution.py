@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from weighbridge.errors import BadArgument
 from weighbridge.report import Entry
-from weighbridge.report.schema import QUANTILES
+from weighbridge.report.scan_columns import QUANTILES
 from weighbridge.views.colours import Colours, Theme, colours
 from weighbridge.views.frame import WIDTH, framed, load, number
 from weighbridge.views.placeholder import placeholder

@@ -7,7 +7,8 @@ import numpy as np
 from weighbridge.errors import BadArgument
 from weighbridge.report import Report
 from weighbridge.report.entry import Entry
-from weighbridge.report.schema import SCALARS, SCAN
+from weighbridge.report.scan_columns import SCAN
+from weighbridge.report.schema import SCALARS
 from weighbridge.roles import ROLES
 from weighbridge.views.colours import Theme, colours
 from weighbridge.views.frame import framed, load, number

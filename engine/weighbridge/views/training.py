@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from weighbridge.errors import BadArgument
 from weighbridge.report import Report
-from weighbridge.report.schema import TRAINING
+from weighbridge.report.run_columns import TRAINING
 from weighbridge.views.colours import Theme, colours
 from weighbridge.views.curves import curves
 from weighbridge.views.frame import framed, load

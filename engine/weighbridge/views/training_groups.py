@@ -5,7 +5,7 @@ from typing import Any, Literal
 import numpy as np
 
 from weighbridge.report import Report
-from weighbridge.report.schema import WHOLE
+from weighbridge.report.run_columns import WHOLE
 from weighbridge.views.colours import Theme, colours
 from weighbridge.views.curves import curves
 from weighbridge.views.frame import framed, load

@@ -7,7 +7,7 @@ import numpy as np
 
 from weighbridge.errors import BadArgument
 from weighbridge.report import Report
-from weighbridge.report.schema import TRAJECTORY
+from weighbridge.report.matrix_columns import TRAJECTORY
 from weighbridge.views.colours import Theme, colours
 from weighbridge.views.curves import curves
 from weighbridge.views.frame import framed, load

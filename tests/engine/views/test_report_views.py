@@ -10,7 +10,7 @@ import pytest
 import weighbridge
 from weighbridge.errors import BadArgument
 from weighbridge.report import Entry
-from weighbridge.report.schema import QUANTILES
+from weighbridge.report.scan_columns import QUANTILES
 from weighbridge.views import channels, distribution, findings, model_map, overview, ridge
 from weighbridge.views.channels import BUCKETS, envelope, outliers
 from weighbridge.views.distribution import levels, positions, symmetric_log_bins
