@@ -746,7 +746,7 @@ weighbridge.scan(tree, report=sys.argv[1])
 """
 
 
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_several_devices_share_a_scan(count, tmp_path):
     """Two or three virtual devices give what one gives: counts to the bit, sums to their stated digits."""
     reports = []

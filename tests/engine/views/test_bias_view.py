@@ -155,7 +155,7 @@ def test_the_tab_stands_for_the_report(report, empty, theme):
 
     shown = bias_tab(report, theme)
     shown.get_root()
-    text = " ".join(pane.object for pane in shown if isinstance(pane.object, str))
+    text = " ".join(pane.object for pane in shown if isinstance(getattr(pane, "object", None), str))
     assert "<b>4</b> of 32 units are significant" in text
     assert "<b>2</b> are named" in text
     assert "&lt;b&gt;marked" in text
