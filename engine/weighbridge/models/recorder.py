@@ -20,7 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jax.experimental import io_callback
 
 from weighbridge.errors import BadArgument
 from weighbridge.models.gradient_figures import Figures, figures, stacked
@@ -105,11 +104,10 @@ def record(
     momentum, noise) XLA may fold that sum into the reduction or scatter that makes the gradient, and does not where the
     recorder reads it too: then the last bit of a step may differ. Beside the step it takes the memory of three
     gradients: copies of gradient and update, and for the cosine the gradient recorded before, which
-    `successive="ignore"` spares. `buffer`
-    records go to the host at a time, by a callback; JAX calls a step that has one through Python, a millisecond or
-    less. With `delivery="flush"` there is none: call `recorder.flush(state)` at least every `buffer` records, for of
-    more the oldest are lost. A full disk or a report that cannot be
-    written warns once, and later records are tried again.
+    `successive="ignore"` spares. `buffer` records go to the host at a time, by a callback. With `delivery="flush"`
+    there is none, for backends that know no callbacks: call `recorder.flush(state)` at least every `buffer` records,
+    for of more the oldest are lost. A full disk or a report that cannot be written warns once, and later records are
+    tried again.
 
     The step is counted in the state from `start` on (that of the first update), so a run that restores its optimiser's
     state goes on where it was: rows from the first recorded step on are replaced, earlier ones stay. With
@@ -204,10 +202,16 @@ class _Plan:
         return ring._replace(made=made, steps=steps, figures=rings, previous=kept)
 
     def _deliver(self, made: Any, steps: Any, rings: Figures) -> Any:
-        """Hands a full ring to the host; that the count comes back makes later records wait for it."""
-        return io_callback(self._received, jnp.zeros_like(made), made, steps, *rings)
+        """Hands a full ring to the host; that the count comes back makes later records wait for it.
+
+        To JAX the callback is pure: a step that holds one with effects is dispatched by Python, at a millisecond. It is
+        kept because its result is used, and were a compiler to repeat it, a ring would replace itself.
+        """
+        return jax.pure_callback(self._received, jnp.zeros_like(made), made, steps, *rings)
 
     def _received(self, made: Any, steps: Any, norms: Any, counts: Any, histogram: Any) -> np.ndarray:
+        if int(made) % self.buffer:  # a compiler that runs both branches has no full ring
+            return np.array(made)
         try:
             held: list[Any] = [np.array(ring) for ring in (steps, norms, counts, histogram)]
             self.recording.put(Batch(held[0], Figures(*held[1:])), "new")
