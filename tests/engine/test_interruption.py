@@ -172,7 +172,14 @@ class TestKilled:
         assert at_work >= kills // 2
         assert_finished(checkpoint, undisturbed, report)
 
-    @pytest.mark.parametrize("beginning", ["nothing", "interrupted", "failures", "complete", "another"])
+    @pytest.mark.parametrize(
+        "beginning",
+        [
+            "nothing",
+            "interrupted",
+            *(pytest.param(b, marks=pytest.mark.slow) for b in ("failures", "complete", "another")),
+        ],
+    )
     def test_at_every_step_that_changes_a_file(self, beginning, few, tmp_path):
         """Every writing, renaming and removal of a file in turn is the last thing that a run does.
 

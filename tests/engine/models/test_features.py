@@ -197,6 +197,7 @@ def test_units_of_the_digits_are_excited_more_than_by_any_digit(circuits):
         assert (found.activations > values.max(axis=0)[units]).sum() >= 8, layer
 
 
+@pytest.mark.slow
 def test_the_digits_are_drawn(circuits, tmp_path, monkeypatch):
     monkeypatch.setattr(circuits, "STEPS", 2)
     circuits.main(tmp_path)

@@ -252,6 +252,7 @@ def opened(folder: Path, rows: int, cols: int) -> tuple[SimilarityMatrix, float,
     return matrix, seconds, peak
 
 
+@pytest.mark.slow
 def test_twenty_thousand_rows_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """4e8 pairs of rows that are not held: 1.3 GB as a matrix, 82 MB as unit rows."""
     monkeypatch.setattr(module, "DIRECT_ENTRIES", 1 << 22)
