@@ -384,12 +384,8 @@ def test_dark(visit):
     visited.keep("dark")
     assert visited.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 22, 26)"
     visited.page.get_by_role("button", name="Light").click()
-    visited.page.wait_for_url("**/*tensor=*", wait_until="load")
-    visited.page.wait_for_timeout(2000)
-    visited.wait(
-        lambda: visited.page.evaluate("getComputedStyle(document.body).backgroundColor"),
-        lambda colour: colour == "rgb(255, 255, 255)",
-    )
+    white = "getComputedStyle(document.body).backgroundColor == 'rgb(255, 255, 255)'"
+    visited.page.wait_for_function(white, timeout=40_000)  # outlives that the page is loaded anew
 
 
 def test_two_tabs_do_not_disturb_each_other(visit):

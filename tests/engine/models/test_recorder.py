@@ -80,7 +80,7 @@ def table(folder):
     return weighbridge.Report.open(folder).table("training", lists=True)
 
 
-@pytest.mark.parametrize("train", [jitted, scanned])
+@pytest.mark.parametrize("train", [jitted, pytest.param(scanned, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_training_is_the_same_to_the_bit(name, train, tmp_path):
     recorder = record(OPTIMIZERS[name](), every=7, report=tmp_path, buffer=3)
