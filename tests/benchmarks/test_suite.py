@@ -134,7 +134,8 @@ def test_picture(result: suite.Result, tmp_path: Path) -> None:
     ).replace("https://matplotlib.org", "")
 
 
-@pytest.mark.parametrize("form", ["host", pytest.param("jax", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["host", "jax"])
 def test_the_projections_are_measured(form: str) -> None:
     """Every part of `weighbridge_benchmarks.projections`, on a few rows; the peers that are installed too."""
     x = np.random.default_rng(0).standard_normal((300, 24)).astype(np.float32)

@@ -208,6 +208,7 @@ served.run()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.slow
 def test_pages_that_are_gone_leave_no_memory_behind(digits, tmp_path):
     """After 20 pages, 50 more opened and expired grow the server by less than 100 MB."""
     weighbridge.scan(digits, report=tmp_path / "report", device="cpu")
