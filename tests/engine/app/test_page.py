@@ -307,7 +307,7 @@ WORDS = "embeddings.word_embeddings.weight"
 
 
 def test_a_map_of_words_tells_of_those_that_are_selected(chromium, serving, minilm, tmp_path):
-    """Choose a colour, drag a box: the words within, with their neighbours, and their weights; a tap lists one."""
+    """Choose a colour, drag a box: the words within, with their neighbours, and their weights."""
     folder = tmp_path / "report"
     weighbridge.scan(minilm, report=folder, include=[WORDS], device="cpu")
     some = slice(1000, 7000)  # more than are drawn singly
