@@ -9,7 +9,6 @@ from the same start, where it is installed; icons need optax.
 """
 
 import argparse
-import json
 import os
 import tempfile
 from collections.abc import Callable
@@ -22,7 +21,7 @@ import numpy as np
 
 from weighbridge.analyses.weight_factors import weight_factors
 from weighbridge.views import factors_rgb
-from weighbridge_benchmarks.suite import machine
+from weighbridge_benchmarks.suite import machine, tell
 from weighbridge_benchmarks.timing import Timing, measure
 from weighbridge_benchmarks.weights import SHAPES, real_weights
 from weighbridge_kernels.variants import DEVICES, Device
@@ -143,10 +142,7 @@ def main() -> None:
     figures["expanded"] = expanded(64, 13, given.seconds)
     if find_spec("optax"):
         figures["icons"] = icons(given.units, given.side, given.steps, given.seconds)
-    text = json.dumps(figures, indent=1)
-    print(text)
-    if given.json:
-        given.json.write_text(text + "\n", encoding="utf-8")
+    tell(figures, given.json)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ process of its own with 512 steps over that with 8.
 """
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -23,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from weighbridge_benchmarks.suite import machine
+from weighbridge_benchmarks.suite import machine, tell
 
 _SIDES = {"conv1": (3, 3, 1, 32), "conv2": (3, 3, 32, 64), "dense": (256, 128), "head": (128, 10)}
 _BATCH = 64
@@ -135,10 +134,7 @@ def main() -> None:
     figures: dict[str, Any] = {"machine": machine(), "cores": os.cpu_count()}
     figures["recorder"] = recorder(given.rounds, given.steps)
     figures["saliency_memory"] = saliency_memory(given.side)
-    text = json.dumps(figures, indent=1)
-    print(text)
-    if given.json:
-        given.json.write_text(text + "\n", encoding="utf-8")
+    tell(figures, given.json)
 
 
 if __name__ == "__main__":

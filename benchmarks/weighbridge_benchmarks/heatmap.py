@@ -7,7 +7,6 @@ window each time. Times are those of the server: what a browser does comes on to
 """
 
 import argparse
-import json
 import os
 import tempfile
 import time
@@ -22,7 +21,7 @@ import weighbridge
 from weighbridge.pyramid import PyramidCache, WeightMatrix, matrix_of
 from weighbridge.views.window import Range, picture, window
 from weighbridge_benchmarks.ceilings import host_read
-from weighbridge_benchmarks.suite import machine
+from weighbridge_benchmarks.suite import machine, tell
 from weighbridge_benchmarks.weights import real_weights
 
 HEIGHT, WIDTH = 800, 1000
@@ -126,10 +125,7 @@ def main() -> None:
         save_file({"matrix": real_weights((given.side, given.side), ml_dtypes.bfloat16)}, file)
         figures |= pictures(file, Path(folder) / "cache", wanted)
     figures["datashader"] = datashader_times(real_weights((given.side, given.side), np.float32), wanted)
-    text = json.dumps(figures, indent=1)
-    print(text)
-    if given.json:
-        given.json.write_text(text + "\n", encoding="utf-8")
+    tell(figures, given.json)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ neighbours and the same start, and both maps are scored by one exact evaluator.
 """
 
 import argparse
-import json
 import os
 import time
 from importlib.util import find_spec
@@ -22,7 +21,7 @@ import weighbridge
 from weighbridge import demo
 from weighbridge_benchmarks.ceilings import host_read
 from weighbridge_benchmarks.spectra import Work, in_turns
-from weighbridge_benchmarks.suite import machine
+from weighbridge_benchmarks.suite import machine, tell
 from weighbridge_kernels import variants
 from weighbridge_kernels.affinities import affinities, neighbours_needed
 from weighbridge_kernels.descent import scaled_start
@@ -181,10 +180,7 @@ def main() -> None:
     figures["nmf"] = factors(x, kernels)
     figures["tsne"] = {"rows": given.rows} | embedding(np.ascontiguousarray(x[: given.rows]), kernels)
     figures["seconds_in_all"] = time.perf_counter() - began
-    text = json.dumps(figures, indent=1)
-    print(text)
-    if given.json:
-        given.json.write_text(text + "\n", encoding="utf-8")
+    tell(figures, given.json)
 
 
 if __name__ == "__main__":

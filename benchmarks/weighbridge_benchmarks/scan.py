@@ -26,7 +26,7 @@ from weighbridge.errors import WeighbridgeError
 from weighbridge.matrix import matrix_view
 from weighbridge_benchmarks.cases import QUANTILES
 from weighbridge_benchmarks.ceilings import best, host_read
-from weighbridge_benchmarks.suite import machine
+from weighbridge_benchmarks.suite import machine, tell
 from weighbridge_benchmarks.weights import real_weights
 from weighbridge_kernels import variants
 
@@ -118,10 +118,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             found = checkpoint_rate(Path(folder), given.gib)
             figures["checkpoint"] = found | {"share_of_read": found["rate"] / ceiling}
-    text = json.dumps(figures, indent=1)
-    print(text)
-    if given.json:
-        given.json.write_text(text + "\n", encoding="utf-8")
+    tell(figures, given.json)
 
 
 if __name__ == "__main__":

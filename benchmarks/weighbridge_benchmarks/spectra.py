@@ -9,7 +9,6 @@ every column, the report on disk.
 
 import argparse
 import gc
-import json
 import os
 import shutil
 import statistics
@@ -29,7 +28,7 @@ from safetensors.numpy import save_file
 import weighbridge
 from weighbridge import demo
 from weighbridge_benchmarks.ceilings import host_read
-from weighbridge_benchmarks.suite import machine
+from weighbridge_benchmarks.suite import machine, tell
 from weighbridge_benchmarks.weights import SHAPES, real_weights
 from weighbridge_kernels import variants
 
@@ -153,10 +152,7 @@ def main() -> None:
         figures["square"] = {"side": given.side} | square(given.side, folder, given.device)
         if given.large:
             figures["large"] = large(SHAPES["70b.mlp"], given.device)
-    text = json.dumps(figures, indent=1)
-    print(text)
-    if given.json:
-        given.json.write_text(text + "\n", encoding="utf-8")
+    tell(figures, given.json)
 
 
 def large(shape: tuple[int, ...], device: variants.Device) -> dict[str, Any]:

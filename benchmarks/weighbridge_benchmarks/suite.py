@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -156,6 +156,14 @@ def _commit() -> str | None:
 
 def dumps(result: Result) -> str:
     return json.dumps(result, indent=1) + "\n"
+
+
+def tell(figures: Mapping[str, Any], path: Path | None) -> None:
+    """Prints the figures of a benchmark of its own as JSON, and writes them where a path is given."""
+    text = json.dumps(figures, indent=1)
+    print(text)
+    if path:
+        path.write_text(text + "\n", encoding="utf-8")
 
 
 def load(path: Path) -> Result:

@@ -170,9 +170,7 @@ def _scan(
         return
     with progress_bar(_console(stderr=True)) as progress:
         result = analysis.run(prepared, memory=bound, device=device, progress=progress)  # type: ignore[arg-type]
-    _show(result, json=json, sort=sort, limit=limit)
-    if (result.table("scan")["status"] == "failed").any():
-        raise typer.Exit(SOME_FAILED)
+    _finish(result, "scan", json=json, limit=limit, sort=sort)
 
 
 @_command
@@ -217,7 +215,7 @@ def spectra(
     from weighbridge.analyses import spectra as analysis
     from weighbridge.analyses.matrices import Attention, Convolutions
     from weighbridge.analyses.spectrum_row import Baseline, Route
-    from weighbridge.terminal import plan_text, print_matrices, progress_bar
+    from weighbridge.terminal import plan_text, progress_bar
 
     _known(
         (route, get_args(Route)),
@@ -247,12 +245,7 @@ def spectra(
         return
     with progress_bar(_console(stderr=True), "decomposing") as progress:
         result = analysis.run(prepared, device=device, progress=progress)  # type: ignore[arg-type]
-    if json:
-        _print_rows(result, prepared.table)
-    else:
-        print_matrices(_console(), result, prepared.table, limit=limit)
-    if (result.table(prepared.table)["status"] == "failed").any():
-        raise typer.Exit(SOME_FAILED)
+    _finish(result, prepared.table, json=json, limit=limit)
 
 
 @_command
@@ -285,7 +278,7 @@ def correlate(
     Example: weighbridge correlate model.safetensors --include '*attention*' --threshold 0.95
     """
     from weighbridge.analyses import correlations as analysis
-    from weighbridge.terminal import plan_text, print_matrices, progress_bar
+    from weighbridge.terminal import plan_text, progress_bar
     from weighbridge_kernels.similar_pairs import Kind
 
     _known((kind, get_args(Kind)), (between, get_args(analysis.Between)))
@@ -305,12 +298,7 @@ def correlate(
         return
     with progress_bar(_console(stderr=True), "comparing") as progress:
         result = analysis.run(prepared, between=between, key=key, memory=bound, device=device, progress=progress)  # type: ignore[arg-type]
-    if json:
-        _print_rows(result, prepared.table)
-    else:
-        print_matrices(_console(), result, prepared.table, limit=limit)
-    if (result.table(prepared.table)["status"] == "failed").any():
-        raise typer.Exit(SOME_FAILED)
+    _finish(result, prepared.table, json=json, limit=limit)
 
 
 @_command
@@ -335,7 +323,7 @@ def trajectory(
     Example: weighbridge trajectory run/step-100.safetensors run/step-200.safetensors run/step-300.safetensors
     """
     from weighbridge.analyses import trajectory as analysis
-    from weighbridge.terminal import plan_text, print_matrices, progress_bar
+    from weighbridge.terminal import plan_text, progress_bar
 
     prepared = analysis.plan(
         sources,
@@ -351,12 +339,7 @@ def trajectory(
         return
     with progress_bar(_console(stderr=True), "following") as progress:
         result = analysis.run(prepared, sources, device=device, progress=progress)  # type: ignore[arg-type]
-    if json:
-        _print_rows(result, prepared.table)
-    else:
-        print_matrices(_console(), result, prepared.table, limit=limit)
-    if (result.table(prepared.table)["status"] == "failed").any():
-        raise typer.Exit(SOME_FAILED)
+    _finish(result, prepared.table, json=json, limit=limit)
 
 
 @_command
@@ -749,6 +732,13 @@ def _if_exists(resume: bool, overwrite: bool) -> "IfExists":
     if resume and overwrite:
         raise BadArgument("--resume and --overwrite exclude each other; give one")
     return "resume" if resume else "overwrite" if overwrite else "reuse"
+
+
+def _finish(report: "Report", table: str, *, json: bool, limit: int, sort: str = "nbytes") -> None:
+    """Shows what a command made; that some tensors failed is an exit code."""
+    _show(report, table, json=json, sort=sort, limit=limit)
+    if (report.table(table)["status"] == "failed").any():
+        raise typer.Exit(SOME_FAILED)
 
 
 def _print_rows(report: "Report", table: str) -> None:

@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
 from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -17,6 +15,8 @@ from weighbridge.report.schema import HEADLINES
 from weighbridge.report.summary import Summary, summarize
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import pandas as pd
 
     from weighbridge.analyses.findings import Finding
@@ -213,8 +213,10 @@ def circuit_tree(found: "Circuit") -> Tree:
     return root
 
 
-def inputs_table(weights: npt.NDArray[np.floating], *, limit: int) -> Table:
+def inputs_table(weights: "npt.NDArray[np.floating]", *, limit: int) -> Table:
     """The strongest inputs of weights [*kernel, inputs]: norm, sum, and the kernel's size."""
+    import numpy as np
+
     flat = weights.reshape(-1, weights.shape[-1])
     norms, sums = np.sqrt(np.square(flat).sum(axis=0)), flat.sum(axis=0)
     size = " × ".join(map(str, weights.shape[:-1])) or "1"

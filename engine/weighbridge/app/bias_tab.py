@@ -5,7 +5,7 @@ from typing import Any
 
 import panel
 
-from weighbridge.app.panes import side_by_side
+from weighbridge.app.panes import pane, side_by_side
 from weighbridge.app.style import html
 from weighbridge.report import Report
 from weighbridge.views.bias import LABELS, bias, bias_interventions, bias_map, metric_of, units_of
@@ -26,16 +26,12 @@ def bias_tab(report: Report, theme: Theme) -> Any:
         side_by_side(bias_interventions(report, theme=theme)),
         html(_costs(report), theme),
     ]
-    parts += [_pane(element) for element in units]
+    parts += [pane(element, margin=0) for element in units]
     return panel.Column(*parts, sizing_mode="stretch_both", scroll=True, margin=0)
 
 
 def _share(value: float) -> str:
     return "" if value != value else f"{value:.1%}"
-
-
-def _pane(element: Any) -> Any:
-    return panel.pane.HoloViews(element, linked_axes=False, margin=0)
 
 
 def _has_units(report: Report, layer: str) -> bool:

@@ -5,6 +5,7 @@ from typing import Any, get_args
 
 import panel
 
+from weighbridge.app.panes import pane
 from weighbridge.app.style import html
 from weighbridge.errors import BadArgument
 from weighbridge.report import Report
@@ -39,10 +40,10 @@ def criticality_tab(report: Report, theme: Theme) -> Any:
         return _text("no criticality is in this report; weighbridge.criticality(..., report=...) measures it", theme)
 
     def sums(score: LayerScore) -> Any:
-        return _pane(criticality_layers(report, score=score, theme=theme))
+        return pane(criticality_layers(report, score=score, theme=theme))
 
     def curves(outcome: Outcome) -> Any:
-        return _pane(criticality_curves(report, outcome, theme=theme))
+        return pane(criticality_curves(report, outcome, theme=theme))
 
     parts: list[Any] = [_text(_examined(report), theme)]
     if UNITS in report.manifest.analyses and unit_layers(report):
@@ -51,32 +52,22 @@ def criticality_tab(report: Report, theme: Theme) -> Any:
 
         def grid(layer: str, score: UnitScore) -> Any:
             try:
-                return _pane(criticality(report, layer, score=score, theme=theme))
+                return pane(criticality(report, layer, score=score, theme=theme))
             except BadArgument as error:
                 return _text(str(error), theme)
 
         parts += [panel.Row(layer, score, margin=0), panel.bind(grid, layer, score)]
-        parts.append(_pane(criticality_selectivity(report, theme=theme)))
+        parts.append(pane(criticality_selectivity(report, theme=theme)))
     of_layers = panel.widgets.Select(name="sum", options=_options(get_args(LayerScore)), width=180)
-    parts += [
-        of_layers,
-        panel.bind(sums, of_layers),
-    ]
+    parts += [of_layers, panel.bind(sums, of_layers)]
     if CURVES in report.manifest.analyses and not report.table(CURVES).empty:
         outcome = panel.widgets.RadioButtonGroup(name="outcome", options=_options(get_args(Outcome)))
-        parts += [
-            panel.Row(outcome, width=220, margin=0),
-            panel.bind(curves, outcome),
-        ]
+        parts += [panel.Row(outcome, width=220, margin=0), panel.bind(curves, outcome)]
     return panel.Column(*parts, sizing_mode="stretch_both", scroll=True, margin=0)
 
 
 def _options(words: tuple[str, ...]) -> dict[str, str]:
     return {_NAMES[word]: word for word in words}
-
-
-def _pane(picture: Any) -> Any:
-    return panel.pane.HoloViews(picture, linked_axes=False)
 
 
 def _examined(report: Report) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 import panel
 
+from weighbridge.app.panes import pane
 from weighbridge.app.style import html
 from weighbridge.report import Report, SavedSaliency
 from weighbridge.report.saliency import TABLE
@@ -66,7 +67,7 @@ def _one(saved: SavedSaliency, index: int, theme: Theme) -> Any:
         height = round((_WIDTH - _BESIDE) * rows / cols)
         drawn.insert(0, saliency_input(x, index, title="input", channel_axis=axis, theme=theme, height=height))
     figures = html(_figures(saved, index), theme, width=_WIDTH, sizing_mode=None)
-    return panel.FlexBox(*(_pane(element) for element in drawn), figures, align_items="flex-start")
+    return panel.FlexBox(*(pane(element) for element in drawn), figures, align_items="flex-start")
 
 
 def _figures(saved: SavedSaliency, index: int) -> str:
@@ -97,8 +98,4 @@ def _checks(saved: SavedSaliency, theme: Theme) -> Any:
         drawn += list(curves) if isinstance(curves, load().Layout) else [curves]  # a grid of both would shrink
     if saved.randomisation is not None:
         drawn.append(saliency_randomisation(saved.randomisation, theme=theme))
-    return panel.FlexBox(*(_pane(element) for element in drawn), align_items="flex-start")
-
-
-def _pane(element: Any) -> Any:
-    return panel.pane.HoloViews(element, linked_axes=False)
+    return panel.FlexBox(*(pane(element) for element in drawn), align_items="flex-start")
