@@ -12,6 +12,7 @@ from weighbridge.views.placeholder import placeholder
 
 Quantity = Literal["cka", "excess"]
 _LABELS: dict[Quantity, str] = {"cka": "debiased CKA", "excess": "standard deviations from random"}
+_AGAINST: dict[Quantity, str] = {"cka": "", "excess": ", against random matrices"}
 _SIDE = 640
 _TICKS = 60
 _FAR = 20.0
@@ -52,7 +53,7 @@ def relations(report: Report, quantity: Quantity = "cka", *, theme: Theme = "lig
     ticks = [(i + 0.5, label) for i, label in enumerate(labels)][::every]
     return framed(
         grid,
-        f"{report.manifest.source}: debiased CKA along the residual axis",
+        f"{report.manifest.source}: debiased CKA along the residual axis{_AGAINST[quantity]}",
         theme=theme,
         width=_SIDE + 140,
         height=_SIDE,
