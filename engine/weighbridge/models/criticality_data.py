@@ -143,7 +143,12 @@ class Dataset:
             raise BadArgument(
                 f"{where}: tasks are {ids.dtype} of shape {ids.shape}; expected a number or name for each example"
             )
-        return tuple(map(str, ids.tolist()))
+        found = tuple(map(str, ids.tolist()))
+        if WHOLE in found:
+            raise BadArgument(
+                f"{where}: a task is called {WHOLE!r}, as all examples together are; give it another name"
+            )
+        return found
 
 
 def _until(batches: Iterator[Batch], ended: list[DatasetEnded]) -> Iterator[Batch]:

@@ -292,6 +292,7 @@ BAD = {
     "tensor": ({"layers": {"mlp": ["w"]}}, "no tensor 'w' for 'mlp'; there is: head.bias"),
     "tasks": ({"tasks": "class"}, "expected one of given, labels, none"),
     "task ids": ({"dataset": [(X, Y, X)]}, "tasks are float64"),
+    "task name": ({"dataset": [(X, Y, ["all"] * len(X))]}, "a task is called 'all', as all examples together are"),
     "draws": ({"draws": -1}, "draws is -1"),
     "shares": ({"shares": (0.1, 2)}, "shares are"),
     "no tensor": ({"include": ["z"]}, "no tensor of real floats is left of 4"),
