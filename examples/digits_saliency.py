@@ -3,7 +3,8 @@
     python examples/digits_saliency.py pictures/
 
 It needs no file but `pip install 'weighbridge[models]' safetensors scikit-learn`, and takes half a minute. The report
-in `pictures/report` holds the maps, the digits, and the checks: `weighbridge.Report.open("pictures/report")`.
+in `pictures/report` holds the maps, the digits, the checks, and what each weight gave: `weighbridge view
+pictures/report` shows them.
 """
 
 from importlib.resources import as_file, files
@@ -69,7 +70,14 @@ def main(folder: Annotated[Path, typer.Argument(help="Where the pictures and the
     save_saliency_curves(curves, randomised, folder / "checks.png")
     checks = [*curves, *randomised]
     report = weighbridge.save_saliency(
-        folder / "report", images, results, labels=captions, checks=checks, name="digits", if_exists="overwrite"
+        folder / "report",
+        images,
+        results,
+        labels=captions,
+        checks=checks,
+        weights=weighbridge.attribution_to_weights(net, None, images, labels),
+        name="digits",
+        if_exists="overwrite",
     )
     areas = report.table("saliency_checks").groupby("part")[["deletion_area", "insertion_area"]].mean()
     typer.echo(areas.sort_values("deletion_area").to_string(float_format="{:.3f}".format))

@@ -71,6 +71,13 @@ def test_the_page_shows_the_input_and_the_method_chosen(drawn, theme):
     assert "<th>target</th><td>3</td>" in second
 
 
+def test_each_layer_below_a_bias_gave_about_the_output(drawn):
+    """Norms and biases aside, a network of products and ReLUs hands its output through every layer."""
+    found = Report.open(drawn / "report").attribution_to_weights()
+    for name in ("head", "dense"):
+        np.testing.assert_allclose(found.shares()[name], 1, atol=0.1, err_msg=name)
+
+
 def test_a_report_without_saliency_says_how_to_get_it(tmp_path):
     with as_file(files("weighbridge") / "data" / "digits_cnn.safetensors") as path:
         report = weighbridge.scan(path, report=tmp_path / "r", device="cpu")

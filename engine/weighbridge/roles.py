@@ -27,7 +27,7 @@ from collections.abc import Collection
 from functools import lru_cache
 from typing import Literal, NamedTuple, get_args
 
-__all__ = ["ROLES", "Assignment", "Role", "assign", "is_conv_hwio"]
+__all__ = ["ROLES", "Assignment", "Role", "assign", "is_conv_hwio", "layer_of"]
 
 Role = Literal[
     "embedding",
@@ -172,6 +172,11 @@ def assign(name: str, shape: tuple[int, ...], dtype: str, siblings: Collection[s
     """
     path = _path(name)
     return Assignment(_role(name, path, shape, dtype, siblings), _block_number(path))
+
+
+def layer_of(name: str) -> str:
+    """The layer that a tensor belongs to: its name without the last part; a tensor at the top is a layer by itself."""
+    return name.rpartition(".")[0] or name
 
 
 def is_conv_hwio(name: str) -> bool:

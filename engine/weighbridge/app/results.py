@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from weighbridge.app.attribution_tab import attribution_tab
 from weighbridge.app.bias_tab import bias_tab
 from weighbridge.app.criticality_tab import criticality_tab
 from weighbridge.app.saliency_tab import saliency_tab
@@ -21,6 +22,7 @@ class Result(NamedTuple):
 
 RESULTS = {
     "saliency": Result("Saliency", saliency_tab),
+    "saliency_weights": Result("Weights", attribution_tab),
     "training": Result("Training", training_tab),
     "training_groups": Result("Groups", groups_tab),
     "training_units": Result("Units", units_tab),

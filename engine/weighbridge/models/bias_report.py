@@ -22,7 +22,7 @@ from weighbridge.models.recording import folder_for
 from weighbridge.models.saliency_calls import names
 from weighbridge.report.manifest import Manifest
 from weighbridge.report.schema import TABLES
-from weighbridge.report.tables import TableWriter, parts_of
+from weighbridge.report.tables import TableWriter, clear, parts_of
 from weighbridge.roles import assign
 
 UNITS, INTERVENTIONS = "bias", "bias_interventions"
@@ -44,8 +44,7 @@ class BiasReport:
                     f"{self.folder}: holds a table {table} already; choose another report or overwrite it"
                 )
             manifest.save(self.folder)
-            for part, _ in parts_of(held):
-                (held / part).unlink()
+            clear(held)
 
     def write_units(self, attribution: Attribution, columns: Mapping[str, npt.NDArray[Any]]) -> None:
         """Sites and units, in place of what is there of them."""

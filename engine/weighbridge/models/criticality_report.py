@@ -15,7 +15,7 @@ from weighbridge.models.criticality_result import Criticality, Sums, Units
 from weighbridge.models.recording import IfExists, Watched, about, folder_for
 from weighbridge.report.manifest import Manifest
 from weighbridge.report.schema import TABLES
-from weighbridge.report.tables import TableWriter, drop_rows
+from weighbridge.report.tables import TableWriter, clear, drop_rows
 
 WEIGHTS, UNITS, CURVES = "criticality", "criticality_units", "criticality_curves"
 SUMS = ("taylor", "joint", "joint_error", "fisher", "fisher_error")
@@ -63,8 +63,7 @@ def begin(
         folder, manifest = folder_for(report, table, options, name=name, if_exists=if_exists)
         manifest.save(folder)
         if if_exists == "overwrite":
-            for part in (folder / "tables" / table).glob("part-*.parquet"):
-                part.unlink()
+            clear(folder / "tables" / table)
     return Written(folder)
 
 

@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weighbridge.errors import BadArgument
-from weighbridge.models.saliency_calls import layer_of
-from weighbridge.roles import assign
+from weighbridge.roles import assign, layer_of
 
 Kind = Literal["channel", "head"]
 _HEADED = ("attention_q", "attention_k", "attention_v", "attention_o")

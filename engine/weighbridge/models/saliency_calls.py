@@ -69,11 +69,6 @@ def names(params: Any) -> list[str]:
     return [_name(path) for path, _ in paths]
 
 
-def layer_of(name: str) -> str:
-    """The layer that a tensor belongs to: its name without the last part; a tensor at the top is a layer by itself."""
-    return name.rpartition(".")[0] or name
-
-
 def _name(path: tuple[Any, ...]) -> str:
     keys = [str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key)))) for key in path]
     wrapped = len(keys) > 1 and isinstance(path[-1], jax.tree_util.GetAttrKey) and keys[-1] == "value"

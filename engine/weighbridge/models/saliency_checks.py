@@ -10,9 +10,10 @@ import numpy as np
 
 from weighbridge.errors import BadArgument
 from weighbridge.models.saliency import Case, chosen, saliency
-from weighbridge.models.saliency_calls import Apply, Network, layer_of, names, network
+from weighbridge.models.saliency_calls import Apply, Network, names, network
 from weighbridge.models.saliency_taps import first_uses
 from weighbridge.report.saliency import Curves, FloatArray, Randomisation, Saliency, Score
+from weighbridge.roles import layer_of
 
 
 def parameter_randomisation(

@@ -9,7 +9,7 @@ import numpy as np
 
 from weighbridge.checkpoints import dtypes
 from weighbridge.errors import BadArgument
-from weighbridge.models.recording import IfExists, folder_for
+from weighbridge.models.recording import IfExists, Watched, about, folder_for
 from weighbridge.report import Report
 from weighbridge.report.manifest import Manifest
 from weighbridge.report.saliency import (
@@ -27,7 +27,9 @@ from weighbridge.report.saliency import (
     save_values,
 )
 from weighbridge.report.schema import TABLES
-from weighbridge.report.tables import TableWriter, drop_rows
+from weighbridge.report.tables import TableWriter, clear, drop_rows
+from weighbridge.report.weight_attribution import TABLE as WEIGHTS
+from weighbridge.report.weight_attribution import WeightAttribution, save_weights
 
 Check = Curves | Randomisation
 
@@ -41,6 +43,7 @@ def save_saliency(
     entries: Sequence[Any] | None = None,
     channel_axis: int = -1,
     checks: Sequence[Check] | Check = (),
+    weights: WeightAttribution | None = None,
     name: str = "saliency",
     if_exists: IfExists = "resume",
 ) -> Report:
@@ -48,8 +51,10 @@ def save_saliency(
 
     The table `saliency` has a row for each input (`name`, its label, or its number without `labels`) and method
     (`part`, for Grad-CAM with its layer). `checks`, of `deletion_insertion` and `parameter_randomisation`, go to the
-    table `saliency_checks`. `report.saliency(part)` reads all of a method back. `entries` names the columns of a table,
-    or the tokens of every input. `channel_axis` is that of the inputs.
+    table `saliency_checks`. `report.saliency(part)` reads all of a method back. `weights`, of `attribution_to_weights`
+    for the same inputs, go to the table `saliency_weights` (a row for each tensor and input) and, in the tensors' own
+    shapes, beside it; `report.attribution_to_weights()` reads them back. `entries` names the columns of a table, or the
+    tokens of every input. `channel_axis` is that of the inputs.
 
     The report may be new, of a run, or of a checkpoint, such as a scan's. It holds one batch of inputs: methods on the
     same inputs lie side by side and replace those of the same part; with other inputs "resume" raises, "overwrite"
@@ -64,13 +69,15 @@ def save_saliency(
     batch = _inputs(inputs, labels, entries, channel_axis)
     parts = _by_part(found, len(batch.values))
     checks_of = _checks_by_part(checked, parts, len(batch.values))
+    if weights is not None and len(weights.output) != len(batch.values):
+        raise BadArgument(f"weights are of {len(weights.output)} inputs; expected {len(batch.values)}")
     options = {"inputs": list(batch.values.shape), "channel_axis": channel_axis}
-    tables = [TABLE, *([CHECKS] if checked else [])]
+    tables = [TABLE, *([CHECKS] if checked else []), *([WEIGHTS] if weights is not None else [])]
     folder = _opened(report, tables, options, name, if_exists)
     held = load_inputs(folder)
     if if_exists == "overwrite" and held is not None:
-        for table in (TABLE, CHECKS):
-            drop_rows(folder / "tables" / table, held.labels)
+        for table in (TABLE, CHECKS, WEIGHTS):
+            clear(folder / "tables" / table)
         forget(folder)
     elif held is not None and not _same(held, batch):
         raise BadArgument(
@@ -83,6 +90,10 @@ def save_saliency(
         _replace_rows(folder, TABLE, part, batch, [_row(one, i) for i in range(len(batch.values))])
         of = checks_of.get(part, [])  # what is there was of another map
         _replace_rows(folder, CHECKS, part, batch, [_check_row(of, i) for i in range(len(batch.values)) if of])
+    if weights is not None:
+        save_weights(folder, weights)
+        clear(folder / "tables" / WEIGHTS)
+        _write(folder, WEIGHTS, _weight_rows(weights, batch))
     _complete(folder, tables)
     return Report(folder)
 
@@ -150,14 +161,32 @@ def _same(held: Inputs, batch: Inputs) -> bool:
 
 def _replace_rows(folder: Path, table: str, part: str, inputs: Inputs, rows: Sequence[dict[str, Any]]) -> None:
     drop_rows(folder / "tables" / table, inputs.labels, part)
-    if not rows:
-        return
-    writer = TableWriter(folder / "tables" / table, TABLES[table])
     known = dtypes.of_array(inputs.values.dtype)
     of = {"part": part, "shape": inputs.values.shape[1:], "dtype": known.name if known else str(inputs.values.dtype)}
     of |= {"role": "other", "status": "done", "variant": "jax"}
-    writer.add_all([of | {"name": inputs.labels[i], "order": i} | row for i, row in enumerate(rows)])
-    writer.flush()
+    _write(folder, table, [of | {"name": inputs.labels[i], "order": i} | row for i, row in enumerate(rows)])
+
+
+def _write(folder: Path, table: str, rows: Sequence[dict[str, Any]]) -> None:
+    if rows:
+        writer = TableWriter(folder / "tables" / table, TABLES[table])
+        writer.add_all(rows)
+        writer.flush()
+
+
+def _weight_rows(found: WeightAttribution, inputs: Inputs) -> list[dict[str, Any]]:
+    """A row for each tensor and input."""
+    names = list(found.weights)
+    rows: list[dict[str, Any]] = []
+    for name, weights in found.weights.items():
+        of = about(Watched(name, weights.shape, str(weights.dtype), len(rows)), names) | {"status": "done"}
+        for i, label in enumerate(inputs.labels):
+            contribution, output = float(found.tensors[name][i]), float(found.output[i])
+            row = {"part": label, "order": len(rows), "channels": found.channels[name][i]}
+            row |= {"contribution": _known(contribution), "output": _known(output), "targets": found.target[i]}
+            row |= {"target": int(found.target[i][0]) if len(found.target[i]) else None}
+            rows.append(of | row | {"share": _known(contribution / output) if output else None})
+    return rows
 
 
 def _row(found: Saliency, i: int) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The way back from an output to the weights: what each weight, channel and layer contributes to it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,30 +10,9 @@ import numpy as np
 
 from weighbridge.errors import BadArgument
 from weighbridge.models.saliency import Case, scores
-from weighbridge.models.saliency_calls import Apply, layer_of, names
-from weighbridge.report.saliency import FloatArray, IntArray
-
-
-@dataclass(frozen=True, eq=False)
-class WeightAttribution:
-    """Weight times gradient of the chosen output, by tensor name, in the order in which the pytree has them.
-
-    `weights` is the mean over the inputs in each tensor's shape; `channels` the sums over all but the channels' axis,
-    (batch, channels); `tensors` and `layers` the sums over a tensor and over a layer's tensors, (batch,). A layer is
-    what a name says before its last dot. `output` is (batch,), `target` (batch, axes of one output).
-    """
-
-    weights: dict[str, FloatArray]
-    channels: dict[str, FloatArray]
-    tensors: dict[str, FloatArray]
-    layers: dict[str, FloatArray]
-    output: FloatArray
-    target: IntArray
-
-    def shares(self) -> dict[str, FloatArray]:
-        """Each layer's contribution over the output, (batch,): 1 where all of the output passes through its weights."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return {name: values / self.output for name, values in self.layers.items()}
+from weighbridge.models.saliency_calls import Apply, names
+from weighbridge.report.saliency import FloatArray
+from weighbridge.report.weight_attribution import WeightAttribution
 
 
 def attribution_to_weights(
@@ -126,7 +104,4 @@ def _gathered(case: Case, known: list[str], total: list[Any], rows: list[tuple[l
     if case.broken.any():
         weights = {name: np.full_like(values, np.nan) for name, values in weights.items()}
     tensors: dict[str, FloatArray] = {name: np.asarray(values.sum(axis=1)) for name, values in channels.items()}
-    layers: dict[str, FloatArray] = {}
-    for name, values in tensors.items():
-        layers[layer_of(name)] = layers.get(layer_of(name), 0) + values
-    return WeightAttribution(weights, channels, tensors, layers, output, case.targets)
+    return WeightAttribution(weights, channels, tensors, output, case.targets)

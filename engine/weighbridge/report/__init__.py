@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weighbridge.errors import ReportError, TensorNotFound
-from weighbridge.report import projections, saliency
+from weighbridge.report import projections, saliency, weight_attribution
 from weighbridge.report.entry import Entry
 from weighbridge.report.manifest import Manifest
 from weighbridge.report.projections import Projection
 from weighbridge.report.saliency import SavedSaliency
 from weighbridge.report.schema import scalars
 from weighbridge.report.tables import frame, parts_of, read_table, records
+from weighbridge.report.weight_attribution import WeightAttribution
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Entry", "Manifest", "Projection", "Report", "SavedSaliency"]
+__all__ = ["Entry", "Manifest", "Projection", "Report", "SavedSaliency", "WeightAttribution"]
 
 
 class Report:
@@ -106,11 +107,23 @@ class Report:
         rows, checks = (self._of_part(table, wanted) for table in (saliency.TABLE, saliency.CHECKS))
         return saliency.load(self.folder, wanted, rows, checks)
 
+    def attribution_to_weights(self) -> WeightAttribution:
+        """What each weight contributed to the outputs that the report's saliency is of.
+
+        Raises `TensorNotFound` where there is none, `ReportError` where its arrays cannot be read.
+        """
+        rows = self._in_order(weight_attribution.TABLE)
+        if not rows:
+            raise TensorNotFound(f"{self.folder.name}: no attribution to weights; save_saliency(weights=...) writes it")
+        return weight_attribution.load(self.folder, rows)
+
     def _of_part(self, name: str, part: str) -> list[dict[str, Any]]:
-        """The rows of a part in their order, lists as NumPy arrays; none where the report has no such table."""
+        return [row for row in self._in_order(name) if row["part"] == part]
+
+    def _in_order(self, name: str) -> list[dict[str, Any]]:
+        """The rows of a table in their order, lists as NumPy arrays; none where the report has no such table."""
         found = read_table(self._table(name)) if name in self.manifest.analyses else None
-        rows = [row for row in records(found) if row["part"] == part] if found is not None else []
-        return sorted(rows, key=lambda row: int(row["order"]))
+        return sorted(records(found), key=lambda row: int(row["order"])) if found is not None else []
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)

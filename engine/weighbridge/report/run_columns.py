@@ -71,6 +71,16 @@ SALIENCY_CHECKS = (
     Column("correlation", "list<float64>", "rank correlation of the map with the trained network's, from no layer on"),
     Column("absolute", "list<float64>", "that of the magnitudes"),
 )
+SALIENCY_WEIGHTS = (
+    *MATRIX[:-2],
+    Column("target", "int64", "index of the chosen output, the first where it has several; null where there is one"),
+    Column("output", "float64", "the chosen output"),
+    Column("contribution", "float64", "sum of w ∂f/∂w over the tensor; the part names the input"),
+    Column("share", "float64", "contribution over output; null for an output of 0"),
+    *STATE,
+    Column("targets", "list<int64>", "index of the chosen output along each axis of the outputs"),
+    Column("channels", "list<float32>", "contribution of each channel"),
+)
 _EXAMINED = (
     Column("examples", "int64", "examples that the row is over; its part names their task, empty for all"),
     Column("broken", "int64", "examples left out because their loss or gradient is not finite"),

@@ -19,6 +19,7 @@ from weighbridge.report.run_columns import (
     CRITICALITY_UNITS,
     SALIENCY,
     SALIENCY_CHECKS,
+    SALIENCY_WEIGHTS,
     TRAINING,
     TRAINING_GROUPS,
     TRAINING_UNITS,
@@ -44,6 +45,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "bias_interventions": BIAS_INTERVENTIONS,
     "saliency": SALIENCY,
     "saliency_checks": SALIENCY_CHECKS,
+    "saliency_weights": SALIENCY_WEIGHTS,
 }
 """The columns of every table that a report may hold."""
 HEADLINES: dict[str, tuple[str, ...]] = {
@@ -62,6 +64,7 @@ HEADLINES: dict[str, tuple[str, ...]] = {
     "criticality_curves": ("draw", "loss_area", "accuracy_area"),
     "saliency": ("target", "output", "baseline_output", "completeness_gap", "converged", "steps"),
     "saliency_checks": ("deletion_area", "insertion_area", "randomised_correlation"),
+    "saliency_weights": ("target", "output", "contribution", "share"),
     "weightwatcher": ("alpha", "D", "num_pl_spikes", "stable_rank", "alpha_weighted", "log_norm", "spectral_norm"),
     "bias": ("attribution", "low", "high", "p", "rank", "named", "completeness_gap"),
     "bias_interventions": ("units", "gap", "removed", "accuracy", "accuracy_change"),

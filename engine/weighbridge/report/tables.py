@@ -81,6 +81,12 @@ class TableWriter:
         _replace(self._folder / f"part-{number:05d}.parquet", table)
 
 
+def clear(folder: Path) -> None:
+    """Takes all parts of a table away."""
+    for part, _ in parts_of(folder):
+        (folder / part).unlink()
+
+
 def drop_rows(folder: Path, names: Collection[str], part: str | None = None) -> None:
     """Takes the rows of some tensors out of the parts of a table, or of one part of theirs alone."""
     import pyarrow as pa

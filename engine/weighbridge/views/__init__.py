@@ -41,6 +41,7 @@ from weighbridge.views.spectrum import spectrum
 from weighbridge.views.training import gradient_histogram, training
 from weighbridge.views.training_groups import group_conflicts, group_curves, group_shares, idle_units, noise_scale
 from weighbridge.views.trajectory import trajectory, trajectory_curves
+from weighbridge.views.weight_attribution import channel_attribution, tensor_attribution
 
 __all__ = [
     "Sheet",
@@ -49,6 +50,7 @@ __all__ = [
     "bias",
     "bias_interventions",
     "bias_map",
+    "channel_attribution",
     "channels",
     "circuit",
     "circuit_file",
@@ -93,6 +95,7 @@ __all__ = [
     "spatial_weights",
     "spectrum",
     "strongest_inputs",
+    "tensor_attribution",
     "training",
     "trajectory",
     "trajectory_curves",

@@ -10,6 +10,7 @@ from weighbridge.views.colours import Theme, colours
 from weighbridge.views.frame import WIDTH, framed, load
 from weighbridge.views.placeholder import placeholder
 from weighbridge.views.saliency_maps import FloatArray, Map, blended, coloured, grey, maps, nearest, of_one, shades
+from weighbridge.views.signed_bars import signed_bars
 
 if TYPE_CHECKING:
     from weighbridge.report.saliency import Saliency
@@ -66,18 +67,11 @@ def _picture(shown: Map, under: FloatArray, title: str, theme: Theme, width: int
 
 
 def _bars(shown: Map, labels: Sequence[str] | None, title: str, theme: Theme, width: int) -> Any:
-    hv, paint = load(), colours(theme)
     names = [str(i) for i in range(len(shown.shares))] if labels is None else list(labels)
     if len(names) != len(shown.shares):
         raise BadArgument(f"labels has {len(names)} entries; expected {len(shown.shares)}, one for each")
     distinct = names if len(set(names)) == len(names) else [f"{i} {name}" for i, name in enumerate(names)]
-    values = np.nan_to_num(shown.shares * shown.limit)
-    shades = [paint.series[1] if value > 0 else paint.series[0] for value in values]
-    bars = hv.Bars((distinct[::-1], values[::-1], shades[::-1]), "entry", ["value", "shade"]).opts(
-        invert_axes=True, color="shade", line_color=None, tools=["hover"], show_legend=False, backend="bokeh"
-    )
-    height = min(120 + 18 * len(values), 1200)
-    return framed(hv.Overlay([bars]), title, theme=theme, width=width, height=height, xlabel="", ylabel="contribution")
+    return signed_bars(distinct, shown.shares * shown.limit, title, "contribution", theme=theme, width=width)
 
 
 def saliency_input(

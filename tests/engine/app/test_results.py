@@ -57,7 +57,8 @@ def run(tmp_path_factory):
         weighbridge.saliency(scores, IMAGES, labels, params=params, method=method)
         for method in ("gradient", "integrated_gradients")
     ]
-    weighbridge.save_saliency(folder, IMAGES, found, labels=["<i>first</i>", "second"])
+    weights = weighbridge.attribution_to_weights(scores, params, IMAGES, labels)
+    weighbridge.save_saliency(folder, IMAGES, found, labels=["<i>first</i>", "second"], weights=weights)
     yield folder, more
     recorder.close()
 
@@ -92,6 +93,11 @@ def test_the_page_follows_a_training_and_shows_saliency(chromium, serving, run):
     page.get_by_label("method").select_option("integrated gradients")
     page.get_by_text("within its bound").wait_for()
     visited.keep("saliency")
+    page.get_by_role("button", name="Weights").click()
+    page.get_by_label("input").select_option("second")
+    visited.wait(lambda: page.evaluate(TITLES), lambda titles: any("w: Σ w ∂f/∂w by channel" in t for t in titles))
+    assert np.prod(visited.image()["shape"]) == WEIGHTS.size
+    visited.keep("attribution")
     visited.close()
 
 

@@ -12,10 +12,13 @@ import weighbridge
 from weighbridge.errors import BadArgument, ReportError, TensorNotFound
 from weighbridge.report import Report
 from weighbridge.report.saliency import Curves, Randomisation, Saliency
+from weighbridge.report.tables import drop_rows
+from weighbridge.report.weight_attribution import WeightAttribution
 
 RNG = np.random.default_rng(3)
 IMAGES = RNG.normal(size=(3, 5, 7, 2)).astype(np.float32)
 LABELS = ["a", "b", "c"]
+SHAPES = {"b/conv.kernel": (2, 3, 5), "b/conv.bias": (5,), "head": (5, 2)}
 
 
 def result(values=None, method="integrated_gradients", layer=None):
@@ -44,6 +47,14 @@ def randomisation(method="integrated_gradients"):
     signed, absolute = RNG.uniform(size=(2, 3, 3))
     signed[2, 1] = absolute[2, 1] = np.nan
     return Randomisation(("head", "conv"), signed, absolute, method)
+
+
+def attribution(count=3):
+    weights = {name: RNG.normal(size=shape).astype(np.float32) for name, shape in SHAPES.items()}
+    channels = {name: RNG.normal(size=(count, shape[-1])).astype(np.float32) for name, shape in SHAPES.items()}
+    tensors = {name: values.sum(axis=1) for name, values in channels.items()}
+    target = np.arange(2 * count).reshape(count, 2)
+    return WeightAttribution(weights, channels, tensors, np.linspace(-1, 1, count, dtype=np.float32), target)
 
 
 def same(a, b):
@@ -109,6 +120,55 @@ def test_methods_on_the_same_inputs_join_and_replace_their_own(tmp_path):
         weighbridge.save_saliency(folder, IMAGES + 1, again)
     report = weighbridge.save_saliency(folder, IMAGES[:2], result(IMAGES[:2]), if_exists="overwrite")
     assert report.table("saliency")["name"].tolist() == ["0", "1"]
+
+
+def test_attributions_to_weights_are_read_back(tmp_path):
+    first, second = attribution(), attribution()
+    for found in (first, second):  # the later one replaces the earlier
+        report = weighbridge.save_saliency(tmp_path / "r", IMAGES, [], labels=LABELS, weights=found)
+    back = report.attribution_to_weights()
+    for field in ("weights", "channels", "tensors", "layers"):
+        ours, theirs = getattr(back, field), getattr(second, field)
+        assert list(ours) == list(theirs)
+        for name in theirs:
+            np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+    assert list(back.layers) == ["b/conv", "head"]
+    np.testing.assert_array_equal(back.output, second.output)
+    np.testing.assert_array_equal(back.target, second.target)
+    assert report.complete
+
+
+def test_the_table_has_a_row_for_each_tensor_and_input(tmp_path):
+    found = attribution()
+    found.tensors["head"][2] = np.nan
+    report = weighbridge.save_saliency(tmp_path / "r", IMAGES, result(), labels=LABELS, weights=found)
+    rows = report.table("saliency_weights")
+    assert list(zip(rows["name"], rows["part"], strict=True)) == [(name, label) for name in SHAPES for label in LABELS]
+    assert rows["role"].unique().tolist() == ["conv", "bias", "other"]
+    head = rows[rows["name"] == "head"]
+    assert head["share"].isna().tolist() == [False, True, True]  # an output of 0, a contribution of NaN
+    assert head["share"].iloc[0] == -head["contribution"].iloc[0]
+    assert np.isnan(report.attribution_to_weights().tensors["head"][2])
+
+
+def test_attributions_are_of_the_same_inputs_and_tensors(tmp_path):
+    with pytest.raises(BadArgument, match="weights are of 2 inputs; expected 3"):
+        weighbridge.save_saliency(tmp_path / "r", IMAGES, result(), weights=attribution(2))
+    assert not (tmp_path / "r").exists()
+    report = weighbridge.save_saliency(tmp_path / "r", IMAGES, result())
+    with pytest.raises(TensorNotFound, match=r"no attribution to weights; save_saliency\(weights=...\) writes it"):
+        report.attribution_to_weights()
+    report = weighbridge.save_saliency(tmp_path / "r", IMAGES, result(), weights=attribution())
+    next((tmp_path / "r" / "tables" / "saliency_weights").glob("part-*")).unlink()
+    weighbridge.save_saliency(tmp_path / "other", IMAGES, [], weights=attribution())
+    part = next((tmp_path / "other" / "tables" / "saliency_weights").glob("part-*"))
+    drop_rows(part.parent, ["head"])
+    part.rename(tmp_path / "r" / "tables" / "saliency_weights" / part.name)
+    with pytest.raises(ReportError, match="rows of saliency_weights are not those of its arrays; save it again"):
+        report.attribution_to_weights()
+    report = weighbridge.save_saliency(tmp_path / "r", IMAGES[:2], result(IMAGES[:2]), if_exists="overwrite")
+    with pytest.raises(TensorNotFound, match="no attribution"):
+        report.attribution_to_weights()
 
 
 def test_saliency_lies_beside_a_scan(digits, tmp_path):

@@ -8,6 +8,7 @@ pytest.importorskip("holoviews")
 from weighbridge import views
 from weighbridge.errors import BadArgument, ReportError
 from weighbridge.report.saliency import Curves, Randomisation, Saliency
+from weighbridge.report.weight_attribution import WeightAttribution
 from weighbridge.views.colours import colours
 from weighbridge.views.saliency_maps import blended, coloured, grey, maps
 
@@ -155,3 +156,37 @@ def test_randomisation_is_a_line_over_the_layers():
     line = next(iter(found))
     np.testing.assert_array_equal(line.dimension_values("y"), [1, 0.5, np.nan])
     assert plotted(found).xaxis.ticker.ticks == [0, 1, 2]
+
+
+def contributions(channels):
+    values = RNG.normal(size=(2, channels)).astype(np.float32)
+    parts = {"conv.kernel": values, "conv.bias": -values}
+    sums = {name: part.sum(axis=1) for name, part in parts.items()}
+    weights = {name: part.mean(axis=0) for name, part in parts.items()}
+    return WeightAttribution(weights, parts, sums, np.float32([2, 3]), np.zeros((2, 1), np.int64))
+
+
+def bars(element):
+    held = element.Bars.I
+    return held.dimension_values("entry").tolist(), held.dimension_values("value")
+
+
+def test_contributions_of_tensors_are_bars_in_their_order():
+    found = contributions(5)
+    names, values = bars(views.tensor_attribution(found, 1))
+    assert names == ["conv.bias", "conv.kernel"]  # from below
+    np.testing.assert_allclose(values, [found.tensors[name][1] for name in names])
+    assert "f = 3" in plotted(views.tensor_attribution(found, 1)).title.text
+    with pytest.raises(BadArgument, match="index is 2; there are 2 inputs"):
+        views.tensor_attribution(found, 2)
+
+
+def test_of_many_channels_the_greatest_are_shown():
+    found = contributions(100)
+    names, values = bars(views.channel_attribution(found, "conv.kernel", 0))
+    every = found.channels["conv.kernel"][0]
+    assert sorted(map(int, names)) == sorted(np.argsort(-np.abs(every))[:32])
+    assert (np.diff(values) >= 0).all()  # the greatest above
+    assert "68 smaller ones left out" in plotted(views.channel_attribution(found, "conv.kernel")).title.text
+    with pytest.raises(BadArgument, match=r"tensor 'dense' is not in the attribution; there is: conv\.kernel"):
+        views.channel_attribution(found, "dense")
