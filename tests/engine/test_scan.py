@@ -741,12 +741,11 @@ devices.select = lambda device: variants.on_jax("cpu")
 rng = np.random.default_rng(19)
 tree = {f"layers.{i}.weight": rng.normal(i, 1, (140 + i, 500)).astype(np.float32) for i in range(4)}
 tree |= {f"layers.{i}.bias": rng.normal(i, 1, 40 + i).astype(ml_dtypes.bfloat16) for i in range(4)}
-tree["double"] = rng.normal(0, 1, (90, 210)) * 1e60
 weighbridge.scan(tree, report=sys.argv[1])
 """
 
 
-@pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_several_devices_share_a_scan(count, tmp_path):
     """Two or three virtual devices give what one gives: counts to the bit, sums to their stated digits."""
     reports = []

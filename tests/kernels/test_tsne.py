@@ -445,7 +445,7 @@ def medians(digits: SimpleNamespace, embeddings: list[np.ndarray]) -> tuple[floa
     return float(np.median(kl)), float(np.median([trustworthiness(digits.x, points) for points in embeddings]))
 
 
-@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("route", [pytest.param("exact", marks=pytest.mark.slow), "grid"])
 def test_digits_are_embedded_as_well_as_by_opentsne(digits: SimpleNamespace, route: str) -> None:
     form = _host()
     found: list[Embedding] = [

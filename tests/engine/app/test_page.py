@@ -384,7 +384,7 @@ def test_dark(visit):
     visited.keep("dark")
     assert visited.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 22, 26)"
     visited.page.get_by_role("button", name="Light").click()
-    white = "getComputedStyle(document.body).backgroundColor == 'rgb(255, 255, 255)'"
+    white = "document.body && getComputedStyle(document.body).backgroundColor == 'rgb(255, 255, 255)'"
     visited.page.wait_for_function(white, timeout=40_000)  # outlives that the page is loaded anew
 
 

@@ -147,7 +147,13 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize(("seed", "widths"), [*enumerate(NETWORKS.values())], ids=NETWORKS)
+@pytest.mark.parametrize(
+    ("seed", "widths"),
+    [
+        pytest.param(seed, widths, id=name, marks=[pytest.mark.slow] * (name in ("one layer", "with a skip")))
+        for seed, (name, widths) in enumerate(NETWORKS.items())
+    ],
+)
 def test_bound_is_above_all_gates_and_those_above_what_inputs_reach(widths, seed):
     weights = random_weights(widths, seed)
     at = jax.random.normal(jax.random.key(seed), (32, widths[0]))

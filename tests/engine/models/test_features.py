@@ -188,7 +188,7 @@ def test_units_of_the_digits_are_excited_more_than_by_any_digit(circuits):
         network = circuits.network(path)
     images = circuits.train_digits.split()[0]
     layers = network(images)
-    for layer, place in (("conv2", (2, 2)), ("dense", "centre"), ("head", "centre")):
+    for layer, place in (("conv2", (2, 2)), ("head", "centre")):
         values = np.asarray(layers[layer])
         values = values[:, 2, 2] if layer == "conv2" else values
         alive = np.flatnonzero(values.std(axis=0) > 1e-3)
