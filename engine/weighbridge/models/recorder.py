@@ -11,8 +11,9 @@ microseconds; a thread there writes it into the table `training` of the report.
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import jax
@@ -38,6 +39,14 @@ BUFFER = 8
 _Leaves = dict[str, Any]
 
 
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Owner:
+    """Whose state it is, told by the report's folder; no array, so that JAX carries it for nothing."""
+
+    folder: str
+
+
 class RecorderState(NamedTuple):
     """The state of a recorded optimiser.
 
@@ -51,6 +60,7 @@ class RecorderState(NamedTuple):
     steps: "Int32[Array, ' buffer']"
     figures: Figures
     previous: _Leaves
+    owner: Owner
 
 
 class Recorder(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
@@ -61,9 +71,10 @@ class Recorder(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
     def flush(self, state: Any) -> None:
         """Writes what waits in a state of this recorder, or in any tree that holds one, and waits until it is written.
 
-        Records that are written already are left as they are. Where the disk is full it warns, as training does.
+        Records that are written already are left as they are; of a state that went back, later ones are replaced from
+        the first that differs. Where the disk is full it warns, as training does.
         """
-        for found in _states(state):
+        for found in _states(state, Owner(str(self.recording.folder))):
             steps, rings = jax.tree.map(np.asarray, (found.steps, found.figures))
             filled = np.arange(min(int(np.asarray(found.made)), len(steps)))
             order = filled[np.argsort(steps[filled], kind="stable")]
@@ -107,7 +118,9 @@ def record(
     `successive="ignore"` spares. `buffer` records go to the host at a time, by a callback. With `delivery="flush"`
     there is none, for backends that know no callbacks: call `recorder.flush(state)` at least every `buffer` records,
     for of more the oldest are lost. A full disk or a report that cannot be written warns once, and later records are
-    tried again.
+    tried again. A killed run loses what came since the last part, at most some 30 seconds.
+
+    A recorder is of one model: for another make another, with a report of its own. Under `jax.vmap` it does not work.
 
     The step is counted in the state from `start` on (that of the first update), so a run that restores its optimiser's
     state goes on where it was: rows from the first recorded step on are replaced, earlier ones stay. With
@@ -119,8 +132,8 @@ def record(
     Raises `BadArgument` for numbers out of range, `ReportError` where the folder holds something else.
     """
     for what, value, least in (("every", every, 1), ("buffer", buffer, 1), ("start", start, 0)):
-        if value < least:
-            raise BadArgument(f"{what} is {value}; expected {least} or more")
+        if not isinstance(value, Integral) or value < least:
+            raise BadArgument(f"{what} is {value}; expected a whole number of at least {least}")
     for given, words in ((successive, get_args(Successive)), (delivery, get_args(Delivery))):
         if given not in words:
             raise BadArgument(f"{given!r}; expected {' or '.join(words)}")
@@ -171,17 +184,19 @@ class _Plan:
         rings = jax.tree.map(lambda of: jnp.zeros((self.buffer, *of.shape), of.dtype), empty)
         kept = {n: jnp.zeros(x.size, _kept(x)) for n, x in leaves.items()} if self.successive == "compare" else {}
         zero = jnp.zeros((), jnp.int32)
-        return RecorderState(self.optimizer.init(params), zero + self.start, zero, ring, rings, kept)
+        owner = Owner(str(self.recording.folder))
+        return RecorderState(self.optimizer.init(params), zero + self.start, zero, ring, rings, kept, owner)
 
     def update(
         self, gradients: Any, state: RecorderState, params: Any = None, **extra: Any
     ) -> tuple[Any, RecorderState]:
-        self._tell(gradients if params is None else params)
+        watched = self._tell(gradients if params is None else params)
         updates, inner = self.optimizer.update(gradients, state.inner, params, **extra)
         due = state.step % self.every == 0
-        seen = [_copied(self._watched(tree), due) for tree in (gradients, updates)]
+        seen = [_copied(_chosen(tree, watched), due) for tree in (gradients, updates)]
         outer = state._replace(step=state.step + 1, inner=())
-        recorded = lax.cond(due, self._record, lambda ring, *_: ring, outer, *seen, self._watched(params))
+        weights = {} if params is None else watched
+        recorded = lax.cond(due, self._record, lambda ring, *_: ring, outer, *seen, weights)
         return updates, recorded._replace(inner=inner)
 
     def _record(self, ring: RecorderState, gradients: _Leaves, updates: _Leaves, weights: _Leaves) -> RecorderState:
@@ -232,7 +247,7 @@ class _Plan:
         order = {name: i for i, name in enumerate(everything)}
         self.recording.watch(
             [Watched(name, tuple(leaf.shape), str(leaf.dtype), order[name]) for name, leaf in leaves.items()],
-            [Watched(name, tuple(leaf.shape), str(leaf.dtype), order[name]) for name, leaf in odd.items()],
+            [Watched(name, np.shape(leaf), str(jnp.result_type(leaf)), order[name]) for name, leaf in odd.items()],
         )
         return leaves
 
@@ -242,7 +257,21 @@ def _kept(leaf: Any) -> Any:
     return leaf.dtype if leaf.dtype in (jnp.bfloat16, jnp.float16, jnp.float32) else jnp.float32
 
 
-def _states(tree: Any) -> list[RecorderState]:
-    """The recorder's states in a tree, flax's variables taken for what they hold."""
-    found = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, RecorderState))
-    return [state for state in found if isinstance(state, RecorderState)]
+def _chosen(tree: Any, watched: _Leaves) -> _Leaves:
+    """The leaves of a tree that are called as those that are watched."""
+    leaves = named(tree)
+    return {name: leaves[name] for name in watched}
+
+
+def _states(tree: Any, owner: Owner) -> list[RecorderState]:
+    """An owner's states in a tree, flax's variables taken for what they hold; the only one there is, whosever it is."""
+    held = list(_held(tree))
+    return held if len(held) == 1 else [state for state in held if state.owner == owner]
+
+
+def _held(tree: Any) -> Iterator[RecorderState]:
+    """The recorders' states in a tree, those within others among them."""
+    for node in jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, RecorderState)):
+        if isinstance(node, RecorderState):
+            yield node
+            yield from _held(node.inner)

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from weighbridge.checkpoints import dtypes
-from weighbridge.errors import BadArgument, ReportError, WeighbridgeError
+from weighbridge.errors import BadArgument, ReportError
 from weighbridge.models.gradient_figures import COUNTS, NORMS, Figures
 from weighbridge.report.manifest import Analysis, Manifest
 from weighbridge.report.schema import TABLES
-from weighbridge.report.tables import TableWriter, drop_steps
+from weighbridge.report.tables import TableWriter, clear, drop_rows, drop_steps
 from weighbridge.roles import assign
 
 TABLE = "training"
@@ -28,7 +28,12 @@ Origin = Literal["new", "known"]
 LEAST_SECONDS, MOST_SECONDS, SHARE = 1.0, 30.0, 0.02
 """Between parts: a fiftieth of the time recorded so far, within bounds, so that a page is fresh and parts are few."""
 WAITING_ROWS = 1 << 14
-"""Rows that may wait while the disk is full, and as many again for the thread, some 32 MB each; then the oldest go."""
+"""Rows that may wait while the disk is full, and as many again for the thread, some 32 MB each; then the oldest go.
+
+At half of them a part is written before its time.
+"""
+_LATELY = 64
+"""Records of which is known what they were, so that a state that went back is told from one that was written."""
 _LOG = logging.getLogger("weighbridge")
 
 FloatArray = npt.NDArray[np.float32]
@@ -92,8 +97,11 @@ class Recording:
         self._inbox: deque[tuple[Batch, Origin]] = deque()
         self._rows: list[dict[str, Any]] = []
         self._last: int | None = None
-        self._drop_from: int | None = 0 if if_exists == "overwrite" else None
+        self._lately: dict[int, bytes] = {}
+        self._drop_from: int | None = None
+        self._begins: IfExists | None = if_exists
         self._warned = False
+        self._lost = 0
         self._wake = threading.Condition()
         self._work = threading.Lock()
         self._began = self._wrote = time.monotonic()
@@ -112,8 +120,17 @@ class Recording:
         return found
 
     def watch(self, tensors: Sequence[Watched], odd: Sequence[Watched]) -> None:
-        """Says what the rows of a batch are, and which tensors have no record; the last call counts."""
+        """Says what the rows of a batch are, and which tensors have no record.
+
+        Raises `BadArgument` where others were watched before: rows of two models would lie under the same steps.
+        """
         names = [tensor.name for tensor in (*tensors, *odd)]
+        before = {row["name"]: tuple(row["shape"]) for row in self._tensors}
+        if before and before != {tensor.name: tensor.shape for tensor in tensors}:
+            raise BadArgument(
+                f"{self.folder}: its recorder watches {len(before)} tensors, {next(iter(before))!r} first, of other "
+                f"names or shapes than these {len(tensors)}; make another recorder for another model"
+            )
         self._tensors = [about(tensor, names) | {"status": "done"} for tensor in tensors]
         why = "holds no real floats; nothing is recorded of it"
         self._odd = [about(t, names) | {"status": "skipped", "reason": f"{t.dtype} {why}"} for t in odd]
@@ -121,12 +138,12 @@ class Recording:
     def put(self, batch: Batch, origin: Origin) -> None:
         """Leaves a batch to the thread. Steps of a `new` one replace what is there from its first on.
 
-        Of a `known` one, which may have come before, only later steps count.
+        Of a `known` one, which may have come before, those count that differ from what came and those after.
         """
         with self._wake:
             self._inbox.append((batch, origin))
             while len(self._inbox) > max(WAITING_ROWS // batch.figures.norms[..., 0].size, 2):
-                self._inbox.popleft()
+                self._lose(self._inbox.popleft()[0].figures.norms[..., 0].size)
             if self._thread is None or not self._thread.is_alive():
                 self._closing = False
                 self._thread = threading.Thread(target=_run, args=(weakref.ref(self),), daemon=True, name="weighbridge")
@@ -152,9 +169,12 @@ class Recording:
         """Takes what has come and writes it, if it is time."""
         with self._work:
             self._take()
-            if self._rows and (when == "now" or time.monotonic() - self._wrote > self._pause()):
+            many = len(self._rows) >= WAITING_ROWS // 2
+            if self._rows and (when == "now" or many or time.monotonic() - self._wrote > self._pause()):
                 self._attempt(self._write)
-            del self._rows[: max(len(self._rows) - WAITING_ROWS, 0)]
+            if len(self._rows) > WAITING_ROWS:
+                self._lose(len(self._rows) - WAITING_ROWS)
+                del self._rows[:-WAITING_ROWS]
 
     def wait(self) -> bool:
         """Waits until a batch has come or a part is due; whether to go on."""
@@ -173,24 +193,33 @@ class Recording:
                 self._take_step(int(batch.steps[step]), batch.figures, step, origin)
 
     def _take_step(self, step: int, figures: Figures, at: int, origin: Origin) -> None:
-        if self._last is not None and step <= self._last:
-            if origin == "known":
-                return
+        seen = figures.norms[at].tobytes()
+        if origin == "known" and self._lately.get(step) == seen:
+            return
+        if self._last is None or step <= self._last:
             self._replace_from(step)
         if self._last is None:
-            self._replace_from(step)
-            self._rows += [row | {"step": step} for row in self._odd]
+            self._rows += [row | {"step": None} for row in self._odd]
         self._last = step
+        self._lately[step] = seen
+        while len(self._lately) > _LATELY:
+            del self._lately[next(iter(self._lately))]
         for tensor, *of in zip(self._tensors, *(ring[at] for ring in figures), strict=True):
             self._rows.append(tensor | {"step": step} | _row(*of))
 
     def _replace_from(self, step: int) -> None:
         """A run that begins, or goes on from an earlier state: later rows go."""
-        self._rows = [row for row in self._rows if row["step"] < step]
+        self._rows = [row for row in self._rows if row["step"] is None or row["step"] < step]
+        self._lately = {at: seen for at, seen in self._lately.items() if at < step}
         self._drop_from = step if self._drop_from is None else min(self._drop_from, step)
 
     def _write(self) -> None:
         self._wrote = time.monotonic()
+        if self._begins == "overwrite":
+            clear(self._table)
+        elif self._begins == "resume":
+            drop_rows(self._table, [row["name"] for row in self._odd])
+        self._begins = None
         if self._drop_from is not None:
             drop_steps(self._table, self._drop_from)
             self._drop_from = None
@@ -200,6 +229,11 @@ class Recording:
         writer.flush()
         del self._rows[: len(rows)]
 
+    def _lose(self, rows: int) -> None:
+        if not self._lost:
+            _LOG.warning("%s: records come faster than they are written; the oldest of them are lost", self.folder)
+        self._lost += rows
+
     def _completed(self) -> None:
         manifest = Manifest.load(self.folder)
         analysis = manifest.analyses[TABLE]
@@ -207,11 +241,14 @@ class Recording:
         manifest.save(self.folder)
 
     def _attempt(self, act: Callable[[], None]) -> None:
-        """Does what may fail for want of space; the first failure is a warning, the rows wait for another try."""
+        """Does what may fail, mostly for want of space; the first failure is a warning, and the rows wait for more tries.
+
+        Whatever it is, an exception would end the thread, or the training.
+        """
         try:
             act()
             self._warned = False
-        except (WeighbridgeError, OSError) as error:
+        except Exception as error:
             if not self._warned:
                 _LOG.warning("%s; training goes on, records wait", error)
             self._warned = True

@@ -104,11 +104,15 @@ def drop_steps(folder: Path, first: int) -> None:
 
 
 def _keep(folder: Path, kept: Any) -> None:
-    """Leaves in the parts of a table the rows for which an expression holds."""
+    """Leaves in the parts of a table the rows for which an expression holds. Raises `ReportError`."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     for file in sorted(folder.glob("part-*.parquet")):
-        table = pq.ParquetFile(file).read()
+        try:
+            table = pq.ParquetFile(file).read()
+        except (OSError, pa.ArrowException) as error:
+            raise ReportError(f"{file}: cannot be read: {error}; remove it or choose another report") from error
         left = table.filter(kept)
         if left.num_rows == 0:
             file.unlink()

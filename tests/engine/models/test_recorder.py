@@ -151,7 +151,9 @@ def test_filters_and_tensors_that_are_no_floats(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [{"every": 0}, {"buffer": 0}, {"successive": "x"}, {"delivery": "x"}, {"if_exists": "x"}], ids=str
+    "options",
+    [{"every": 0}, {"every": 2.5}, {"buffer": 0}, {"successive": "x"}, {"delivery": "x"}, {"if_exists": "x"}],
+    ids=str,
 )
 def test_bad_numbers_raise_before_any_work(tmp_path, options):
     with pytest.raises(BadArgument):
@@ -186,6 +188,53 @@ def test_a_run_that_resumes_replaces_what_came_later(tmp_path):
     anew = record(optax.sgd(1.0), every=2, report=tmp_path, start=50, if_exists="overwrite")
     anew.close(steps_taken(anew, anew.init({"a": jnp.ones(3)}), 1))
     assert list(table(tmp_path)["step"]) == [50]
+
+
+@pytest.mark.parametrize("delivery", ["callback", "flush"])
+def test_a_state_that_went_back_replaces_what_came_later(delivery, tmp_path):
+    recorder = record(optax.sgd(1.0), every=1, report=tmp_path, buffer=32, delivery=delivery)
+    early = steps_taken(recorder, recorder.init({"a": jnp.ones(3)}), 4)
+    recorder.flush(steps_taken(recorder, early, 16))
+    update = jax.jit(recorder.update)
+    for _ in range(2):
+        _, early = update({"a": jnp.full(3, 7.0)}, early, {"a": jnp.ones(3)})
+    recorder.close(early)
+    rows = table(tmp_path).sort_values("step")
+    assert list(rows["step"]) == [0, 1, 2, 3, 4, 5]
+    np.testing.assert_allclose(rows["gradient_norm"], np.sqrt(3) * np.array([1, 2, 3, 4, 7, 7]), rtol=1e-6)
+
+
+def test_each_of_several_recorders_writes_its_own(tmp_path):
+    inner = record(optax.scale(2.0), every=1, report=tmp_path / "inner")
+    outer = record(optax.chain(inner, optax.scale(3.0)), every=1, report=tmp_path / "outer")
+    last = record(optax.scale(5.0), every=1, report=tmp_path / "last")
+    whole = optax.chain(outer, last)
+    p = {"a": jnp.ones(1)}
+    _, state = jax.jit(whole.update)(p, whole.init(p), p)
+    for recorder in (inner, outer, last):
+        recorder.close(state)
+    for name, gradient, update in (("inner", 1, 2), ("outer", 1, 6), ("last", 6, 30)):
+        (row,) = table(tmp_path / name).to_dict("records")
+        assert (row["gradient_norm"], row["update_norm"]) == (gradient, update), name
+
+
+def test_a_recorder_is_of_one_model(tmp_path):
+    recorder = record(optax.sgd(1.0), every=1, report=tmp_path)
+    recorder.init({"a": jnp.ones(3)})
+    with pytest.raises(BadArgument, match=r"watches 1 tensors, 'a' first.* make another recorder for another model"):
+        recorder.init({"a": jnp.ones(3), "b": jnp.ones(2)})
+
+
+def test_leaves_that_are_no_float_arrays_are_told_once_and_change_nothing(tmp_path):
+    """Python numbers and integers are left alone, whatever gradient they get, also where a run goes on."""
+    p = {"a": jnp.ones(3), "n": jnp.arange(3), "rate": 0.5}
+    for _ in range(2):
+        recorder = record(optax.set_to_zero(), every=1, report=tmp_path)
+        _, s = recorder.update({"a": jnp.ones(3), "n": jnp.ones(3), "rate": 1.0}, recorder.init(p), p)
+        recorder.close(s)
+    rows = table(tmp_path)
+    assert sorted(rows["name"]) == ["a", "n", "rate"]
+    assert sorted(rows["name"][rows["step"].isna()]) == ["n", "rate"]
 
 
 def test_flushing_twice_writes_once_and_a_small_ring_keeps_the_last(tmp_path):
@@ -242,6 +291,34 @@ def test_rows_that_wait_are_bounded(tmp_path, monkeypatch):
     recorder = record(optax.sgd(1.0), every=1, report=tmp_path, buffer=1)
     recorder.flush(steps_taken(recorder, recorder.init({"a": jnp.ones(3)}), 30))
     assert len(recorder.recording._rows) == 10
+
+
+def test_many_records_are_written_before_they_are_too_many(tmp_path, monkeypatch):
+    """Between parts there may be half a minute; what would not fit is written before."""
+    from weighbridge.models import recording
+
+    monkeypatch.setattr(recording, "WAITING_ROWS", 40)
+    monkeypatch.setattr(recording.Recording, "_pause", lambda self: 1e9)
+    recorder = record(optax.sgd(1.0), every=1, report=tmp_path, buffer=2)
+    state = recorder.init({"a": jnp.ones(3)})
+    for _ in range(30):
+        state = steps_taken(recorder, state, 4)
+        recorder.recording.turn("due")
+    recorder.close(state)
+    assert sorted(table(tmp_path)["step"]) == list(range(120))
+
+
+def test_a_part_that_is_damaged_stops_nothing(tmp_path, caplog):
+    first = record(optax.sgd(1.0), every=1, report=tmp_path)
+    first.close(steps_taken(first, first.init({"a": jnp.ones(3)}), 3))
+    part = next((tmp_path / "tables" / "training").glob("part-*"))
+    part.write_bytes(part.read_bytes()[:100])
+    again = record(optax.sgd(1.0), every=1, report=tmp_path)
+    again.flush(steps_taken(again, again.init({"a": jnp.ones(3)}), 3))
+    assert "cannot be read" in caplog.text
+    part.unlink()
+    again.close()
+    assert list(table(tmp_path)["step"]) == [0, 1, 2]
 
 
 def examples(count, seed):
