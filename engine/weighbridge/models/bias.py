@@ -131,6 +131,8 @@ def bias(
        pieces double up to `steps[1]` until the units' sum misses what ablating the site takes off the gap by no more
        than 1 %, or 1e-4 of the metric's mean magnitude. A unit's attribution is the difference of the groups' mean
        contributions: one site's add up to the gap, less what is left of it when the site is ablated.
+       Sites that overlap, such as a layer's channels and its positions, are attributed each by itself and share one
+       ranking, so that a named set may hold an entry beside the channel that it lies in.
     2. *Significance*: max-T over the units of all sites, with permuted groups, or flipped signs of pairs; see
        `bias_significance.max_t`. Intervals of 1 - `level` by bootstrap over inputs.
     3. *The named set*: of the significant units that make the gap, ranked by attribution, the shortest prefix that

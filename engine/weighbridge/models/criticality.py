@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -89,8 +90,8 @@ def criticality(
     """
     if tasks not in get_args(Tasks):
         raise BadArgument(f"tasks {tasks!r}; expected one of {', '.join(get_args(Tasks))}")
-    if draws < 0:
-        raise BadArgument(f"draws is {draws}; expected 0 or more")
+    if not isinstance(draws, Integral) or draws < 0:
+        raise BadArgument(f"draws is {draws}; expected a whole number, 0 or more")
     began = time.monotonic()
     removed_shares = checked_shares(shares)
     subject = Subject.of(network(function, params), loss, wanted(include, exclude), memory)

@@ -294,6 +294,7 @@ BAD = {
     "task ids": ({"dataset": [(X, Y, X)]}, "tasks are float64"),
     "task name": ({"dataset": [(X, Y, ["all"] * len(X))]}, "a task is called 'all', as all examples together are"),
     "draws": ({"draws": -1}, "draws is -1"),
+    "parts of a draw": ({"draws": 2.5}, r"draws is 2\.5; expected a whole number"),
     "shares": ({"shares": (0.1, 2)}, "shares are"),
     "no tensor": ({"include": ["z"]}, "no tensor of real floats is left of 4"),
     "memory": ({"memory": 10}, "memory is 10 bytes; one example's gradient needs"),
