@@ -1,6 +1,7 @@
 """`examples/digits_saliency.py` draws its maps and their checks, and the page shows them from its report."""
 
 import sys
+from dataclasses import replace
 from importlib import import_module
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 
 for distribution in ("flax", "optax", "safetensors", "sklearn", "zarr", "holoviews", "panel"):
     pytest.importorskip(distribution)
+
+import panel  # noqa: E402
 
 import weighbridge  # noqa: E402
 from weighbridge.app.saliency_tab import saliency_tab  # noqa: E402
@@ -51,8 +54,6 @@ def test_maps_find_what_the_network_reads(drawn):
 @pytest.mark.filterwarnings("ignore:Widget.name is deprecated")
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_page_shows_the_input_and_the_method_chosen(drawn, theme):
-    import panel
-
     view = saliency_tab(Report.open(drawn / "report"), theme)
     of, by = view[0]
     assert list(of.options) == [f"digit {digit}" for digit in range(8)]
@@ -76,6 +77,30 @@ def test_each_layer_below_a_bias_gave_about_the_output(drawn):
     found = Report.open(drawn / "report").attribution_to_weights()
     for name in ("head", "dense"):
         np.testing.assert_allclose(found.shares()[name], 1, atol=0.1, err_msg=name)
+
+
+@pytest.mark.filterwarnings("ignore:Widget.name is deprecated")
+@pytest.mark.parametrize("inputs", [(2, 8, 3), (2, 3, 4, 5, 1), (2,)], ids=["tokens", "volumes", "numbers"])
+def test_the_page_shows_what_is_no_picture(inputs, tmp_path):
+    """Of eight named tokens a layer of stride two has four places, which are numbered."""
+    x = np.ones(inputs, np.float32)
+    fine = weighbridge.saliency(lambda x: x.reshape(len(x), -1).sum(axis=1), x, method="gradient")
+    coarse = [replace(fine, values=np.ones((2, 4), np.float32), method="grad_cam", layer="conv")]
+    entries = [f"word {i}" for i in range(8)] if len(inputs) == 3 else None
+    report = weighbridge.save_saliency(tmp_path / "r", x, [fine, *coarse], entries=entries)
+    view = saliency_tab(report, "light")
+    names = {}
+    for part in view[0][1].options.values():
+        view[0][1].value = part
+        names[part] = [pane.object for pane in view.select(panel.pane.HoloViews)]
+    assert all(len(drawn) == 1 for drawn in names.values())
+    assert bar_names(names["grad_cam conv"][0]) == ["0", "1", "2", "3"]
+    if entries is not None:
+        assert bar_names(names["gradient"][0]) == entries
+
+
+def bar_names(drawn):
+    return sorted(drawn.Bars.I.dimension_values("entry").tolist())
 
 
 def test_a_report_without_saliency_says_how_to_get_it(tmp_path):

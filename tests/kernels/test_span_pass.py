@@ -71,8 +71,15 @@ def one(accumulator: Accumulator) -> Totals:
     return totals
 
 
-@pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(
+    ("shape", "name"),
+    [  # a compilation each: every format in one shape, every shape of one format
+        pytest.param(shape, name, marks=[pytest.mark.slow] * (shape != SHAPES[2] and name != "BF16"))
+        for shape in SHAPES
+        for name in FORMATS
+    ],
+    ids=str,
+)
 def test_codes(spans: DeviceSpans, shape: tuple[int, int], name: str) -> None:
     codes = codes_of(shape, name)
     values = formats.values(name)[codes]

@@ -12,7 +12,7 @@ from weighbridge.report.saliency import TABLE
 from weighbridge.views import saliency, saliency_curves, saliency_input, saliency_randomisation
 from weighbridge.views.colours import Theme
 from weighbridge.views.frame import load, number
-from weighbridge.views.saliency_maps import NAMES
+from weighbridge.views.saliency_maps import NAMES, maps
 
 _WIDTH = 560
 """Pixels of the map with its colour bar."""
@@ -60,14 +60,23 @@ def _named(part: str) -> str:
 def _one(saved: SavedSaliency, index: int, theme: Theme) -> Any:
     """An input beside its map, with the figures."""
     x, axis = saved.inputs.values, saved.inputs.channel_axis
-    names = saved.inputs.entries[index] if saved.inputs.entries else None
+    names = _labels(saved, index)
     drawn = [saliency(saved.result, x, index, labels=names, channel_axis=axis, theme=theme, width=_WIDTH)]
-    if saved.result.values[0].ndim > 1 and x.ndim > 3:
+    if saved.result.values[0].ndim > 1 and x.ndim == 4:
         rows, cols = (side for i, side in enumerate(x.shape) if i not in (0, axis % x.ndim))
         height = round((_WIDTH - _BESIDE) * rows / cols)
         drawn.insert(0, saliency_input(x, index, title="input", channel_axis=axis, theme=theme, height=height))
     figures = html(_figures(saved, index), theme, width=_WIDTH, sizing_mode=None)
     return panel.FlexBox(*(pane(element) for element in drawn), figures, align_items="flex-start")
+
+
+def _labels(saved: SavedSaliency, index: int) -> tuple[str, ...] | None:
+    """The names of an input's tokens or columns; None where there are none, or its map has other places than these."""
+    if not saved.inputs.entries:
+        return None
+    names, shape = saved.inputs.entries[index], saved.inputs.values.shape
+    shown = maps(saved.result, shape, channel_axis=saved.inputs.channel_axis)[index].shares
+    return names if shown.shape == (len(names),) else None
 
 
 def _figures(saved: SavedSaliency, index: int) -> str:

@@ -15,6 +15,17 @@ import numpy as np
 import numpy.typing as npt
 
 from weighbridge.errors import BadArgument
+from weighbridge.models.saliency_arguments import (
+    baseline_of,
+    context_of,
+    floating,
+    least_and_most,
+    output_shape,
+    random_key,
+    sides,
+    targets_of,
+    whole,
+)
 from weighbridge.models.saliency_batches import Point, Runs
 from weighbridge.models.saliency_calls import Apply, Network, PairCall, abstract, network
 from weighbridge.models.saliency_taps import tapped, zeros_at
@@ -61,8 +72,8 @@ def saliency(
 
     `function` is a flax nnx module, a bound linen module, a function of `inputs`, with `params` of `(params, inputs)`,
     or a pair `(features, head)`; further arguments with a batch axis, such as masks, go into `context`. It treats the
-    inputs of a batch one by one. A layer is a flax module's path ("blocks.0.conv"), or the name that the function gives
-    an activation by `jax.ad_checkpoint.checkpoint_name(x, name)`; a pair's is "features".
+    inputs of a batch, of whatever size, one by one. A layer is a flax module's path ("blocks.0.conv"), or the name that
+    the function gives an activation by `jax.ad_checkpoint.checkpoint_name(x, name)`; a pair's is "features".
 
     Outputs are (batch,), and `targets` is None, or (batch, classes) with one class for all or one for each; with k more
     axes a target is k indices. `baseline` broadcasts to the inputs.
@@ -73,7 +84,8 @@ def saliency(
     others alone. An empty batch gives an empty result.
 
     Raises `BadArgument` for a target outside of the outputs, outputs of another batch size, an unknown method or layer,
-    inputs that are not floating-point, a baseline or window of another shape, and where one input exceeds `memory`.
+    inputs that are not floating-point, a function of one batch size, a baseline or window of another shape, numbers of
+    steps or samples that are not ints, a key that is none, and where one input exceeds `memory`.
 
     Source: Simonyan et al. 2013, arXiv 1312.6034; Sundararajan et al. 2017, arXiv 1703.01365; Smilkov et al. 2017,
     arXiv 1706.03825; Selvaraju et al. 2017, arXiv 1610.02391; Zeiler and Fergus 2014, arXiv 1311.2901.
@@ -108,15 +120,12 @@ class Case:
         cls, function: Any, inputs: Any, targets: Any, params: Any, context: Any, baseline: Any, memory: int | None
     ) -> "Case":
         found = network(function, params)
-        x = _floating(inputs)
-        held = tuple(jnp.asarray(array) for array in context)
+        x = floating(inputs)
+        held = context_of(context, x)
         if memory is not None and memory <= 0:
             raise BadArgument(f"memory is {memory}; expected a positive number of bytes")
-        for array in held:
-            if array.shape[:1] != x.shape[:1]:
-                raise BadArgument(f"context has shape {array.shape}; expected {len(x)} entries along its first axis")
-        shape = _output_shape(found, x, held)
-        return cls(found, x, _baseline(baseline, x), _targets(targets, len(x), shape), held, memory)
+        shape = output_shape(found, x, held)
+        return cls(found, x, baseline_of(baseline, x), targets_of(targets, len(x), shape), held, memory)
 
     @property
     def count(self) -> int:
@@ -164,64 +173,6 @@ class Case:
         values = np.array(values)
         values[self.broken] = np.nan
         return Saliency(values, method, self.targets, **fields)
-
-
-def _floating(inputs: Any) -> Any:
-    found = jnp.asarray(inputs)
-    if not jnp.issubdtype(found.dtype, jnp.floating):
-        raise BadArgument(f"inputs are {found.dtype}; expected floating-point values, such as embeddings of tokens")
-    if not found.ndim:
-        raise BadArgument("inputs are one number; expected a batch, with the inputs along the first axis")
-    return found
-
-
-def _baseline(baseline: Any, x: Any) -> Any:
-    try:
-        return jnp.broadcast_to(jnp.asarray(baseline, x.dtype), x.shape)
-    except ValueError:
-        raise BadArgument(
-            f"baseline has shape {np.shape(baseline)}; expected one that broadcasts to the inputs' {x.shape}"
-        ) from None
-
-
-def _output_shape(found: Network, x: Any, context: tuple[Any, ...]) -> tuple[int, ...]:
-    """Axes of the output for one input."""
-    count = max(len(x), 1)
-    one = [abstract((count, *array.shape[1:]), array.dtype) for array in (x, *context)]
-    try:
-        out = jax.eval_shape(found.apply, found.params, found.fixed, *one)
-    except Exception as error:
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BadArgument(f"function fails on inputs of shape {(count, *x.shape[1:])}: {said}") from error
-    shape = getattr(out, "shape", None)
-    if shape is None or shape[:1] != (count,):
-        got = f"shape {shape}" if shape is not None else f"a {type(out).__name__}"
-        raise BadArgument(f"function gives {got} for {count} inputs; expected one array ({count}, ...)")
-    if not jnp.issubdtype(out.dtype, jnp.floating):
-        raise BadArgument(f"function gives {out.dtype}; expected floating-point outputs, such as logits")
-    return tuple(shape[1:])
-
-
-def _targets(targets: Any, count: int, shape: tuple[int, ...]) -> IntArray:
-    """Indices of the chosen output of every input: (batch, axes of one output)."""
-    if targets is None:
-        if shape:
-            raise BadArgument(f"targets is None; the outputs of an input have shape {shape}, give the index of one")
-        return np.zeros((count, 0), np.int64)
-    given = np.asarray(targets)
-    if given.dtype.kind not in "iu":
-        raise BadArgument(f"targets are {given.dtype}; expected integers, indices into outputs of shape {shape}")
-    spread = given[..., None] if len(shape) == 1 and given.ndim < 2 else given
-    if spread.ndim > 2 or spread.shape[-1:] != (len(shape),) or spread.shape[:-1] not in ((), (count,)):
-        raise BadArgument(
-            f"targets have shape {given.shape}; expected one index, or {count}, for each axis of the outputs {shape}"
-        )
-    found = np.broadcast_to(spread, (count, len(shape))).astype(np.int64)
-    for row, axis in np.argwhere((found < 0) | (found >= np.array(shape, np.int64)))[:1]:
-        raise BadArgument(
-            f"targets[{row}] is {found[row, axis]}; the network has {shape[axis]} outputs, give 0 to {shape[axis] - 1}"
-        )
-    return found
 
 
 def scores(apply: Apply, params: Any, fixed: Any, inputs: Any, targets: Any, context: Any) -> Any:
@@ -284,20 +235,18 @@ def _gradient(case: Case, method: Method) -> Saliency:
 def _smooth(case: Case, samples: int, noise: float, key: Any) -> Saliency:
     if key is None:
         raise BadArgument("smoothgrad draws noise; give key, such as jax.random.key(0)")
-    if samples < 1 or not 0 <= noise < np.inf:
-        raise BadArgument(f"samples is {samples}, noise {noise}; expected at least one, and a share of the range")
+    if not whole(samples) or samples < 1 or not 0 <= noise < np.inf:
+        raise BadArgument(f"samples is {samples}, noise {noise}; expected an int from 1, and a share of the range")
+    drawn = {"key": random_key(key), "noise": jnp.float32(noise)}
     if case.empty:
         return case.result(np.zeros(case.inputs.shape, np.float32), "smoothgrad", samples)
-    drawn = {"key": key, "noise": jnp.float32(noise)}
     found = case.runs(_noisy, gradients, "example", case.count * samples, **drawn)(case.every, samples)
     return case.result(found / samples, "smoothgrad", samples)
 
 
 def _integrated(case: Case, steps: tuple[int, int]) -> Saliency:
     """Integrated gradients of all inputs, then again with twice the steps of those whose gap is too great."""
-    least, most = steps
-    if not 1 <= least <= most:
-        raise BadArgument(f"steps is {steps}; expected the fewest and the most, such as (64, 512)")
+    least, most = least_and_most(steps)
     ends = case.scores(_ends, 2).astype(np.float64)
     values = np.zeros(case.inputs.shape, np.float32)
     used = np.full(case.count, least, np.int64)
@@ -378,17 +327,17 @@ def _grad_cam(case: Case, layer: str | None, keep: str, channel_axis: int) -> Sa
 
 def _occluded(case: Case, window: Any, stride: Any, channel_axis: int) -> Saliency:
     shape = case.inputs.shape[1:]
-    sides = _sides("window", window, shape, channel_axis, [_default_side(shape, i) for i in range(len(shape))])
-    strides = _sides("stride", stride, shape, channel_axis, [max(1, side // 2) for side in sides])
-    if any(step > side for step, side in zip(strides, sides, strict=True)):
-        raise BadArgument(f"stride {strides} is beyond the window {sides}; entries between windows would be left out")
+    around = sides("window", window, shape, channel_axis, [_default_side(shape, i) for i in range(len(shape))])
+    strides = sides("stride", stride, shape, channel_axis, [max(1, side // 2) for side in around])
+    if any(step > side for step, side in zip(strides, around, strict=True)):
+        raise BadArgument(f"stride {strides} is beyond the window {around}; entries between windows would be left out")
     if case.empty:
         return case.result(np.zeros(case.inputs.shape, np.float32), "occlusion", 1)
-    starts = window_starts(shape, sides, strides)
-    places = {"starts": jnp.asarray(starts, jnp.int32), "window": jnp.asarray(sides, jnp.int32)}
+    starts = window_starts(shape, around, strides)
+    places = {"starts": jnp.asarray(starts, jnp.int32), "window": jnp.asarray(around, jnp.int32)}
     ends = case.scores(_ends, 2)
     dropped = ends[:, :1] - case.scores(_covered, len(starts), **places)
-    values = _spread(dropped, starts, sides, shape)
+    values = _spread(dropped, starts, around, shape)
     return case.result(values, "occlusion", len(starts), output=ends[:, 0], baseline_output=ends[:, 1])
 
 
@@ -396,25 +345,13 @@ def _default_side(shape: tuple[int, ...], axis: int) -> int:
     return max(1, shape[axis] // 8) if len(shape) > 2 else 1
 
 
-def _sides(what: str, given: Any, shape: tuple[int, ...], channel_axis: int, default: list[int]) -> tuple[int, ...]:
-    """The sides of a window, or strides: as given for each axis, or the same for all but the channels' axis."""
-    channels = channel_axis % (len(shape) + 1) - 1 if len(shape) > 1 else -1
-    if isinstance(given, tuple):
-        sides = given
-    else:
-        sides = tuple(shape[i] if i == channels else default[i] if given is None else given for i in range(len(shape)))
-    if len(sides) != len(shape) or any(side < 1 for side in sides if side != 0 or 0 not in shape):
-        raise BadArgument(f"{what} is {given}; expected a positive int, or {len(shape)} of them for inputs of {shape}")
-    return tuple(min(side, max(extent, 1)) for side, extent in zip(sides, shape, strict=True))
-
-
 def window_starts(shape: tuple[int, ...], sides: tuple[int, ...], strides: tuple[int, ...]) -> IntArray:
-    """Where windows begin, shape (windows, axes): every stride until the last reaches the end of its axis."""
-    along = [
-        np.arange(-(-(extent - side) // step) + 1) * step
-        for extent, side, step in zip(shape, sides, strides, strict=True)
-    ]
-    return np.stack(np.meshgrid(*along, indexing="ij"), axis=-1).reshape(-1, len(shape)).astype(np.int64)
+    """Where windows begin, shape (windows, axes): every stride until the last reaches the end of its axis.
+
+    A shape without axes, that of one number, has one window.
+    """
+    count = [-(-(extent - side) // step) + 1 for extent, side, step in zip(shape, sides, strides, strict=True)]
+    return np.array([*np.ndindex(*count)], np.int64) * np.array(strides, np.int64)
 
 
 def _spread(dropped: FloatArray, starts: IntArray, sides: tuple[int, ...], shape: tuple[int, ...]) -> FloatArray:

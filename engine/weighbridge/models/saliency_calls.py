@@ -6,6 +6,7 @@ changes.
 """
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -64,9 +65,16 @@ def network(function: Any, params: Any = None) -> Network:
 
 
 def names(params: Any) -> list[str]:
-    """Dotted names of the tensors of a pytree, in its order: `conv1.kernel`."""
+    """Dotted names of the tensors of a pytree, in its order: `conv1.kernel`.
+
+    Raises `BadArgument` where two tensors have one name, as in `{"a": {"b": x}, "a.b": y}`.
+    """
     paths, _ = jax.tree_util.tree_flatten_with_path(params)
-    return [_name(path) for path, _ in paths]
+    found = [_name(path) for path, _ in paths]
+    for name, times in Counter(found).items():
+        if times > 1:
+            raise BadArgument(f"params: {times} leaves are called {name!r}; rename all but one")
+    return found
 
 
 def _name(path: tuple[Any, ...]) -> str:

@@ -10,7 +10,8 @@ import numpy as np
 
 from weighbridge.errors import BadArgument
 from weighbridge.models.saliency import Case, chosen, saliency
-from weighbridge.models.saliency_calls import Apply, Network, names, network
+from weighbridge.models.saliency_arguments import random_key, whole
+from weighbridge.models.saliency_calls import Apply, names, network
 from weighbridge.models.saliency_taps import first_uses
 from weighbridge.report.saliency import Curves, FloatArray, Randomisation, Saliency, Score
 from weighbridge.roles import layer_of
@@ -38,17 +39,19 @@ def parameter_randomisation(
     Source: Adebayo et al. 2018, arXiv 1810.03292.
     """
     found = network(function, params)
-    order = tuple(layers) if layers is not None else _from_output(found, inputs, options.get("context", ()))
+    taken: dict[str, Any] = {"context": (), "baseline": 0.0, "memory": None} | options
+    case = Case.of(found, inputs, targets, None, taken["context"], taken["baseline"], taken["memory"])
+    order = tuple(layers) if layers is not None else _from_output(case)
     known = dict.fromkeys(map(layer_of, names(found.params)))
     if not known:
         raise BadArgument("the network has no parameters to randomise; give params, and a function of (params, inputs)")
     for layer in order:
         if layer not in known:
             raise BadArgument(f"layer {layer!r} is not in the network; its layers are {', '.join(known)}")
-    changed = found.params
+    changed, drawn = found.params, random_key(key)
     maps = [saliency(found, inputs, targets, **options)]
     for i, layer in enumerate(order):
-        changed = _randomised(changed, layer, jax.random.fold_in(key, i))
+        changed = _randomised(changed, layer, jax.random.fold_in(drawn, i))
         maps.append(saliency(found.with_params(changed), inputs, targets, **options))
     flat = [one.values.reshape(len(one.values), math.prod(one.values.shape[1:])).astype(np.float64) for one in maps]
     signed = np.array([_spearman(flat[0], other) for other in flat])
@@ -56,14 +59,15 @@ def parameter_randomisation(
     return Randomisation(order, signed, absolute, maps[0].method)
 
 
-def _from_output(found: Network, inputs: Any, context: Sequence[Any]) -> tuple[str, ...]:
+def _from_output(case: Case) -> tuple[str, ...]:
     """Layers from the last that the network uses to the first."""
+    found = case.network
     leaves, structure = jax.tree.flatten(found.params)
 
     def call(leaves: Any, fixed: Any, *arguments: Any) -> Any:
         return found.apply(jax.tree.unflatten(structure, leaves), fixed, *arguments)
 
-    one = [jnp.asarray(array)[:1] for array in (inputs, *context)]
+    one = [array[:1] for array in (case.inputs, *case.context)]
     used = first_uses(call, leaves, found.fixed, *one)
     known = names(found.params)
     return tuple(dict.fromkeys(layer_of(known[i]) for i in used))[::-1]
@@ -110,15 +114,15 @@ def deletion_insertion(
     Places (pixels, tokens, columns) are ranked by the map summed over channels, the greatest first, ties and then NaN
     by place; after step s of `steps`, the first s/steps of them have the baseline (deletion), or all the others have
     (insertion). `maps` is a `Saliency`, or an array like the inputs; one without the channels' axis, or coarser, such
-    as Grad-CAM's, is spread over the inputs by its nearest entries. "probability" is the softmax of the outputs, the
-    sigmoid of a single output; "output" the output itself.
+    as Grad-CAM's, is spread over the inputs by its nearest entries. "probability" is the softmax of the outputs along
+    their last axis, the classes, and the sigmoid where there is one class or no such axis; "output" the output itself.
 
     Raises `BadArgument` for maps of another shape, fewer than one step, an unknown score, and as `saliency` does.
 
     Source: Petsiuk et al. 2018, arXiv 1806.07421; Samek et al. 2017, doi:10.1109/TNNLS.2016.2599820.
     """
-    if steps < 1 or score not in ("probability", "output"):
-        raise BadArgument(f"steps is {steps}, score {score!r}; expected at least one, and 'probability' or 'output'")
+    if not whole(steps) or steps < 1 or score not in ("probability", "output"):
+        raise BadArgument(f"steps is {steps}, score {score!r}; expected an int from 1, and 'probability' or 'output'")
     case = Case.of(function, inputs, targets, params, context, baseline, memory)
     values = maps.values if isinstance(maps, Saliency) else np.asarray(maps)
     ranks = _ranks(per_place(values, case.inputs.shape, channel_axis))
@@ -172,8 +176,8 @@ def _partly(data: Any, example: Any, step: Any, steps: Any) -> Any:
 
 
 def _probability(apply: Apply, params: Any, fixed: Any, inputs: Any, targets: Any, context: Any) -> Any:
-    """Softmax over all outputs of an input; the sigmoid where there is one."""
+    """Softmax over the last axis; the sigmoid where that holds one output, or there is none."""
     out = apply(params, fixed, inputs, *context)
-    if out.ndim == 1:
-        return jax.nn.sigmoid(out)
-    return chosen(jax.nn.softmax(out, axis=tuple(range(1, out.ndim))), targets)
+    if out.ndim == 1 or out.shape[-1] == 1:
+        return jax.nn.sigmoid(chosen(out, targets))
+    return chosen(jax.nn.softmax(out, axis=-1), targets)

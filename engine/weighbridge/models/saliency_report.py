@@ -25,6 +25,7 @@ from weighbridge.report.saliency import (
     part_of,
     save_inputs,
     save_values,
+    storable,
 )
 from weighbridge.report.schema import TABLES
 from weighbridge.report.tables import TableWriter, clear, drop_rows
@@ -58,7 +59,8 @@ def save_saliency(
 
     The report may be new, of a run, or of a checkpoint, such as a scan's. It holds one batch of inputs: methods on the
     same inputs lie side by side and replace those of the same part; with other inputs "resume" raises, "overwrite"
-    drops what is there. NaN becomes null in the tables and stays in the values.
+    drops what is there. NaN becomes null in the tables and stays in the values. bfloat16 and
+    the narrower types of ml_dtypes are stored as float32. A call that is refused for its arguments changes nothing.
 
     Raises `BadArgument` for results or checks of another number of inputs, labels that are not distinct, a check of a
     method that is not among the results, or other inputs than those in the report; `ReportError` where it cannot be
@@ -73,17 +75,13 @@ def save_saliency(
         raise BadArgument(f"weights are of {len(weights.output)} inputs; expected {len(batch.values)}")
     options = {"inputs": list(batch.values.shape), "channel_axis": channel_axis}
     tables = [TABLE, *([CHECKS] if checked else []), *([WEIGHTS] if weights is not None else [])]
+    if if_exists != "overwrite":
+        _check_held(Path(report).expanduser(), batch)
     folder = _opened(report, tables, options, name, if_exists)
-    held = load_inputs(folder)
-    if if_exists == "overwrite" and held is not None:
+    if if_exists == "overwrite":
         for table in (TABLE, CHECKS, WEIGHTS):
             clear(folder / "tables" / table)
         forget(folder)
-    elif held is not None and not _same(held, batch):
-        raise BadArgument(
-            f"{folder}: holds saliency of other inputs, {held.values.shape}, or of these under other labels; "
-            "choose another report, or if_exists='overwrite'"
-        )
     save_inputs(folder, batch)
     for part, one in parts.items():
         save_values(folder, part, one.values)
@@ -99,7 +97,7 @@ def save_saliency(
 
 
 def _inputs(inputs: Any, labels: Sequence[str] | None, entries: Sequence[Any] | None, channel_axis: int) -> Inputs:
-    values = np.asarray(inputs)
+    values = storable(inputs)
     if not values.ndim:
         raise BadArgument("inputs are one number; expected a batch, with the inputs along the first axis")
     count = len(values)
@@ -115,7 +113,7 @@ def _entries(entries: Sequence[Any] | None, values: Any) -> tuple[tuple[str, ...
         return ()
     of_each = [entries] * len(values) if not len(entries) or isinstance(entries[0], str) else entries
     found = tuple(tuple(str(name) for name in names) for names in of_each)
-    if len(found) != len(values) or any(len(names) != values.shape[1] for names in found):
+    if len(found) != len(values) or any(values.shape[1:2] != (len(names),) for names in found):
         raise BadArgument(f"entries name other columns or tokens than those of inputs of shape {values.shape}")
     return found
 
@@ -143,6 +141,15 @@ def _checks_by_part(checks: Sequence[Check], parts: dict[str, Saliency], count: 
             raise BadArgument(f"a check of {check.method} is of {size} inputs; expected {count}")
         found.setdefault(of[0], []).append(check)
     return found
+
+
+def _check_held(folder: Path, batch: Inputs) -> None:
+    held = load_inputs(folder)
+    if held is not None and not _same(held, batch):
+        raise BadArgument(
+            f"{folder}: holds saliency of other inputs, {held.values.shape}, or of these under other labels; "
+            "choose another report, or if_exists='overwrite'"
+        )
 
 
 def _opened(

@@ -34,9 +34,11 @@ def attribution_to_weights(
     `function`, `targets` and `context` are as for `saliency`; `params` may be None for a flax module. `channel_axis` is
     that of the tensors: -1 in flax's layouts, 0 in PyTorch's. The inputs pass one by one, so that memory holds twice
     the parameters beside one input's activations. Sums are float32. NaN in an input makes its own contributions NaN,
-    and the mean of `weights`. An empty batch gives empty sums and weights of NaN.
+    and the mean of `weights`. An empty batch gives empty sums and weights of NaN. `weights` is
+    a mean over the batch: those of one input come from a batch of that one.
 
-    Raises `BadArgument` where there are no floating-point parameters, and what `saliency` raises for bad calls.
+    Raises `BadArgument` where there are no floating-point parameters or two of one name, and what
+    `saliency` raises for bad calls.
 
     Source: Dhamdhere et al. 2018, arXiv 1805.12233; Ancona et al. 2018, arXiv 1711.06104 (gradient × input).
     """
@@ -47,7 +49,8 @@ def attribution_to_weights(
         raise BadArgument(
             "the network has no floating-point parameters; give params, and a function of (params, inputs)"
         )
-    known = [names(case.network.params)[i] for i in floating]
+    every = names(case.network.params)
+    known = [every[i] for i in floating]
     total = [jnp.zeros(np.shape(leaves[i]), jnp.float32) for i in floating]
     rows: list[tuple[list[Any], Any]] = []
     step = jax.jit(partial(_add_one, case.network.apply, tuple(floating), channel_axis), donate_argnums=0)
@@ -55,7 +58,7 @@ def attribution_to_weights(
         one = jax.tree.map(lambda array, i=i: array[i : i + 1], (case.inputs, jnp.asarray(case.targets), case.context))
         total, sums, output = step(total, case.network.params, case.network.fixed, *one)
         rows.append(jax.device_get((sums, output)))
-    return _gathered(case, known, total, rows)
+    return _gathered(case, known, channel_axis, total, rows)
 
 
 def _add_one(
@@ -89,13 +92,17 @@ def _by_channel(part: Any, axis: int) -> Any:
     return jnp.atleast_1d(part.sum(axis=tuple(i for i in range(part.ndim) if i != kept)))
 
 
-def _gathered(case: Case, known: list[str], total: list[Any], rows: list[tuple[list[Any], Any]]) -> WeightAttribution:
+def _gathered(
+    case: Case, known: list[str], axis: int, total: list[Any], rows: list[tuple[list[Any], Any]]
+) -> WeightAttribution:
     with np.errstate(invalid="ignore"):
         weights: dict[str, FloatArray] = {
             name: np.asarray(t) / np.float32(case.count) for name, t in zip(known, total, strict=True)
         }
     channels: dict[str, FloatArray] = {
-        name: np.stack([sums[i] for sums, _ in rows]) if rows else np.zeros((0, 1), np.float32)
+        name: np.stack([sums[i] for sums, _ in rows])
+        if rows
+        else np.zeros((0, *_by_channel(total[i], axis).shape), np.float32)
         for i, name in enumerate(known)
     }
     output = np.array([score for _, score in rows], np.float32)

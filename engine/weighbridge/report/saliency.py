@@ -115,15 +115,24 @@ def part_of(method: str, layer: str | None) -> str:
     return f"{method} {layer}" if layer else method
 
 
+def storable(values: Any) -> npt.NDArray[Any]:
+    """An array that zarr has a dtype for: bfloat16 and the narrower types of ml_dtypes become float32, which is exact.
+
+    A NumPy dtype is 2 of `isbuiltin` where a package has registered it.
+    """
+    found = np.asarray(values)
+    return found.astype(np.float32) if found.dtype.isbuiltin == 2 else found
+
+
 def save_inputs(folder: Path, inputs: Inputs) -> None:
     """Writes the inputs of a report's saliency. Raises `ReportError`."""
     named = {"labels": inputs.labels, "entries": inputs.entries, "channel_axis": inputs.channel_axis}
-    arrays.write(_place(folder, "inputs"), {"values": inputs.values}, named)
+    arrays.write(_place(folder, "inputs"), {"values": storable(inputs.values)}, named)
 
 
 def save_values(folder: Path, part: str, values: FloatArray) -> None:
     """Writes the values of a method. Raises `ReportError`."""
-    arrays.write(_place(folder, part), {"values": values}, {"part": part})
+    arrays.write(_place(folder, part), {"values": storable(values)}, {"part": part})
 
 
 def forget(folder: Path) -> None:

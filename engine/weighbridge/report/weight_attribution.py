@@ -4,25 +4,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
-from weighbridge.errors import ReportError
+from weighbridge.errors import BadArgument, ReportError
 from weighbridge.report import arrays
-from weighbridge.report.saliency import FloatArray, IntArray
+from weighbridge.report.saliency import FloatArray, IntArray, storable
 from weighbridge.roles import layer_of
 
 TABLE = "saliency_weights"
+
+Part = Literal["layers", "tensors", "channels"]
+PARTS: tuple[Part, ...] = get_args(Part)
 
 
 @dataclass(frozen=True, eq=False)
 class WeightAttribution:
     """Weight times gradient of the chosen output, by tensor name, in the order in which the pytree has them.
 
-    `weights` is the mean over the inputs in each tensor's shape; `channels` the sums over all but the channels' axis,
-    (batch, channels); `tensors` the sums over a tensor, (batch,). `output` is (batch,), `target` (batch, axes of one
-    output).
+    `weights` is the mean over the inputs in each tensor's shape, so that of one input comes from a batch of that one;
+    `channels` the sums over all but the channels' axis, (batch, channels); `tensors` the sums over a tensor, (batch,).
+    `output` is (batch,), `target` (batch, axes of one output).
     """
 
     weights: dict[str, FloatArray]
@@ -39,15 +42,23 @@ class WeightAttribution:
             found[layer_of(name)] = found.get(layer_of(name), 0) + values
         return found
 
-    def shares(self) -> dict[str, FloatArray]:
-        """Each layer's contribution over the output, (batch,): 1 where all of the output passes through its weights."""
+    def shares(self, of: Part = "layers") -> dict[str, FloatArray]:
+        """Contributions over the output: (batch,) of layers and tensors, (batch, channels) of a tensor's channels.
+
+        A layer has 1 where all of the output passes through its weights. An output of 0 gives NaN, or infinities.
+        `weights` is a mean over the batch: a weight's share in the output of one input is `weights` over `output`, of a
+        batch of that one. Raises `BadArgument` for another word.
+        """
+        if of not in PARTS:
+            raise BadArgument(f"of is {of!r}; expected one of {', '.join(PARTS)}")
+        found: dict[str, FloatArray] = getattr(self, of)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return {name: values / self.output for name, values in self.layers.items()}
+            return {name: np.asarray((values.T / self.output).T) for name, values in found.items()}
 
 
 def save_weights(folder: Path, found: WeightAttribution) -> None:
     """Writes the weights' contributions. Raises `ReportError`."""
-    numbered = {str(i): values for i, values in enumerate(found.weights.values())}
+    numbered = {str(i): storable(values) for i, values in enumerate(found.weights.values())}
     arrays.write(_place(folder), numbered, {"names": list(found.weights)})
 
 

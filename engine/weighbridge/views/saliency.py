@@ -31,7 +31,9 @@ def saliency(
 ) -> Any:
     """One input's map: over the image, or as a bar for each token or column, with `labels` for these.
 
-    An `hv.Overlay` whose colour bar is in the method's own units. An empty result gives a text that says so.
+    An `hv.Overlay` whose colour bar is in the method's own units. An input of one number is one bar. An empty result,
+    and a map that is no picture, such as a volume's, give a text that says so. Raises `BadArgument` for an index out of
+    range and labels of another number.
     """
     x = np.asarray(inputs)
     if not found.values.size or 0 in x.shape:
@@ -40,9 +42,12 @@ def saliency(
         raise BadArgument(f"index is {index}; there are {len(x)} inputs, give 0 to {len(x) - 1}")
     shown = maps(found, x.shape, channel_axis=channel_axis)[index]
     title = f"{shown.title}, output {shown.output:.4g}"
-    if shown.shares.ndim == 1:
+    if shown.shares.ndim < 2:
         return _bars(shown, labels, title, theme, width)
     under = grey(x[index], of_one(channel_axis, x.ndim))
+    if shown.shares.ndim > 2 or under.ndim != 2:
+        said = f"saliency: a map {shown.shares.shape} of an input {x.shape[1:]} is no picture; draw a slice of both"
+        return placeholder(said, theme=theme, width=width)
     return _picture(shown, under, title, theme, width)
 
 
@@ -67,11 +72,12 @@ def _picture(shown: Map, under: FloatArray, title: str, theme: Theme, width: int
 
 
 def _bars(shown: Map, labels: Sequence[str] | None, title: str, theme: Theme, width: int) -> Any:
-    names = [str(i) for i in range(len(shown.shares))] if labels is None else list(labels)
-    if len(names) != len(shown.shares):
-        raise BadArgument(f"labels has {len(names)} entries; expected {len(shown.shares)}, one for each")
+    values = np.atleast_1d(shown.shares) * shown.limit
+    names = [str(i) for i in range(len(values))] if labels is None else list(labels)
+    if len(names) != len(values):
+        raise BadArgument(f"labels has {len(names)} entries; expected {len(values)}, one for each")
     distinct = names if len(set(names)) == len(names) else [f"{i} {name}" for i, name in enumerate(names)]
-    return signed_bars(distinct, shown.shares * shown.limit, title, "contribution", theme=theme, width=width)
+    return signed_bars(distinct, values, title, "contribution", theme=theme, width=width)
 
 
 def saliency_input(

@@ -177,6 +177,13 @@ def test_windows_reach_every_entry():
     assert window_starts((2,), (2,), (1,)).ravel().tolist() == [0]
 
 
+def test_occlusion_of_numbers_has_one_window():
+    assert window_starts((), (), ()).shape == (1, 0)
+    found = weighbridge.saliency(lambda x: 3 * x, np.array([1, -2, 4], np.float32), method="occlusion")
+    np.testing.assert_allclose(found.values, [3, -6, 12])
+    assert found.steps.tolist() == [1, 1, 1]
+
+
 def test_occlusion_of_tables_and_tokens_takes_columns_and_tokens():
     x = RNG.normal(size=(4, 6)).astype(np.float32)
     weights = RNG.normal(size=6).astype(np.float32)
@@ -479,7 +486,28 @@ def test_inputs_without_entries(method):
         ({"method": "grad_cam", "layer": "conv3"}, r"layer 'conv3' is not in the network; its layers are conv1, conv2"),
         ({"method": "occlusion", "window": 2, "stride": 3}, r"stride \(3, 3, 3\) is beyond the window \(2, 2, 3\)"),
         ({"method": "occlusion", "window": (2, 2)}, r"window is \(2, 2\); expected a positive int, or 3 of them"),
+        ({"method": "occlusion", "window": [2]}, r"window is \[2\]; expected a positive int, or 3 of them in a tuple"),
+        ({"method": "occlusion", "window": 2.5}, r"window is 2\.5; expected a positive int"),
+        ({"method": "occlusion", "stride": (1.0, 1, 1)}, r"stride is \(1\.0, 1, 1\); expected a positive int"),
         ({"steps": (512, 64)}, r"steps is \(512, 64\); expected the fewest and the most"),
+        ({"steps": 64}, r"steps is 64; expected the fewest and the most, such as \(64, 512\)"),
+        ({"steps": (64.0, 512.0)}, r"steps is \(64\.0, 512\.0\); expected the fewest and the most"),
+        ({"steps": (1, 2, 3)}, r"steps is \(1, 2, 3\); expected the fewest and the most"),
+        (
+            {"method": "smoothgrad", "samples": 2.5, "key": jax.random.key(0)},
+            r"samples is 2\.5, noise 0\.15; expected an",
+        ),
+        ({"method": "smoothgrad", "key": 0}, r"key is 0; expected a key of jax\.random, such as jax\.random\.key\(0\)"),
+        ({"inputs": [[1.0, 2.0], [3.0]]}, r"inputs cannot be an array: .*; give numbers, rows of one length"),
+        ({"baseline": [[1.0, 2.0], [3.0]]}, r"baseline cannot be an array: "),
+        ({"targets": [[1, 2], [3]]}, r"targets cannot be an array: "),
+        ({"context": [[[1.0, 2.0], [3.0], [4.0]]]}, r"context cannot be an array: "),
+        (
+            {"function": lambda x: x.reshape(3, 429).sum(axis=1)},
+            r"function fails on inputs of shape \(1, 11, .*; the function must treat any batch size",
+        ),
+        ({"function": lambda x: jnp.zeros(3)}, r"function gives shape \(3,\) for 1 inputs; .* treat any batch size"),
+        ({"function": lambda x: x.reshape(len(x), -1)[:, : len(x)]}, r"gives outputs \(1,\) in a batch of 1; the func"),
         ({"function": lambda x: x.sum()}, r"function gives shape \(\) for 3 inputs; expected one array \(3, ...\)"),
         ({"inputs": IMAGES[..., :2]}, r"function fails on inputs of shape \(3, 11, 13, 2\): conv_general_dilated"),
         ({"function": 3}, r"function is a int; expected a flax module or a function of inputs"),
@@ -490,6 +518,12 @@ def test_a_bad_call_gives_one_line(call, line):
     with pytest.raises(BadArgument, match=line) as caught:
         weighbridge.saliency(**arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_older_keys_are_keys():
+    options = {"method": "smoothgrad", "samples": 3}
+    found = weighbridge.saliency(image_network, IMAGES, TARGETS, key=jax.random.PRNGKey(3), **options)
+    np.testing.assert_array_equal(found.values, by_method("smoothgrad", samples=3).values)
 
 
 def test_targets_index_outputs_of_several_axes():

@@ -89,11 +89,36 @@ def test_flax_modules_bring_their_weights():
         np.testing.assert_allclose(values, found.output, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("of", ["layers", "tensors", "channels"])
+def test_shares_are_parts_of_the_output(of):
+    found = weighbridge.attribution_to_weights(perceptron, BIASED, ROWS, TARGETS)
+    shares, parts = found.shares(of), getattr(found, of)
+    assert list(shares) == list(parts)
+    for name, values in parts.items():
+        expected = [part / output for part, output in zip(values, found.output, strict=True)]
+        np.testing.assert_allclose(shares[name], expected, rtol=1e-6)
+
+
+def test_shares_of_something_else_are_refused():
+    found = weighbridge.attribution_to_weights(perceptron, PARAMS, ROWS, TARGETS)
+    with pytest.raises(BadArgument, match="of is 'weights'; expected one of layers, tensors, channels"):
+        found.shares("weights")
+
+
+def test_two_leaves_of_one_name_are_refused():
+    params = {"a": {"b": np.ones((7, 5), np.float32)}, "a.b": np.ones(5, np.float32)}
+    with pytest.raises(BadArgument, match=r"2 leaves are called 'a\.b'; rename all but one"):
+        weighbridge.attribution_to_weights(lambda p, x: x @ p["a"]["b"] + p["a.b"], params, ROWS, 0)
+
+
 def test_no_parameters_and_no_inputs():
     with pytest.raises(BadArgument, match="the network has no floating-point parameters; give params"):
         weighbridge.attribution_to_weights(lambda x: x, None, ROWS, 0)
     found = weighbridge.attribution_to_weights(perceptron, PARAMS, ROWS[:0], 0)
     assert found.output.shape == found.layers["layer0"].shape == (0,)
+    assert found.channels["layer0.kernel"].shape == (0, 13)
+    other = weighbridge.attribution_to_weights(perceptron, PARAMS, ROWS[:0], 0, channel_axis=0)
+    assert other.channels["layer0.kernel"].shape == (0, 7)
 
 
 def test_nan_in_an_input_is_in_its_own_sums():
@@ -155,6 +180,16 @@ def test_an_unknown_layer_is_refused():
         weighbridge.parameter_randomisation(lambda x: x, ROWS, 1, key=jax.random.key(0))
 
 
+def test_a_bad_call_of_randomisation_gives_one_line():
+    options = {"params": PARAMS, "key": jax.random.key(0)}
+    with pytest.raises(BadArgument, match=r"function fails on inputs of shape \(3, 6\)"):
+        weighbridge.parameter_randomisation(perceptron, ROWS[:, :6], 1, **options)
+    with pytest.raises(BadArgument, match="inputs cannot be an array"):
+        weighbridge.parameter_randomisation(perceptron, [[1.0], [2.0, 3.0]], 1, **options)
+    with pytest.raises(BadArgument, match=r"key is 0; expected a key of jax\.random"):
+        weighbridge.parameter_randomisation(perceptron, ROWS, 1, params=PARAMS, key=0)
+
+
 # Deletion and insertion.
 
 
@@ -191,6 +226,23 @@ def test_probabilities_are_softmax_or_sigmoid():
     np.testing.assert_allclose(single.deletion[:, -1], 0.5)
 
 
+def test_the_probability_of_one_class_is_a_sigmoid():
+    expected = 1 / (1 + np.exp(-ROWS.astype(np.float64).sum(axis=1)))
+    found = weighbridge.deletion_insertion(lambda x: x.sum(axis=1, keepdims=True), ROWS, 0, maps=ROWS, steps=3)
+    np.testing.assert_allclose(found.deletion[:, 0], expected, rtol=1e-5)
+    np.testing.assert_allclose(found.deletion[:, -1], 0.5)
+
+
+def test_the_probability_is_among_the_classes_of_one_place():
+    def by_place(x):
+        return jnp.stack([x, 2 * x, -x], axis=-1)
+
+    found = weighbridge.deletion_insertion(by_place, ROWS, np.array([4, 1]), maps=ROWS, steps=3)
+    expected = np.asarray(jax.nn.softmax(by_place(ROWS), axis=-1))[:, 4, 1]
+    np.testing.assert_allclose(found.deletion[:, 0], expected, rtol=1e-5)
+    np.testing.assert_allclose(found.deletion[:, -1], 1 / 3, rtol=1e-6)
+
+
 def test_a_coarse_map_is_spread_by_its_nearest_entries():
     coarse = np.arange(4.0).reshape(1, 2, 2)
     spread = per_place(coarse, (1, 4, 6, 3), -1)
@@ -205,5 +257,6 @@ def test_curves_of_nothing():
     found = weighbridge.deletion_insertion(lambda x: x.sum(axis=1), ROWS[:0], maps=ROWS[:0], steps=3)
     assert found.deletion.shape == (0, 4)
     assert found.deletion_area.shape == (0,)
-    with pytest.raises(BadArgument, match="steps is 0"):
-        weighbridge.deletion_insertion(lambda x: x.sum(axis=1), ROWS, maps=ROWS, steps=0)
+    for steps in (0, 2.5):
+        with pytest.raises(BadArgument, match=f"steps is {steps}, score 'probability'; expected an int from 1"):
+            weighbridge.deletion_insertion(lambda x: x.sum(axis=1), ROWS, maps=ROWS, steps=steps)

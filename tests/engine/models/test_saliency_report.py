@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -169,6 +170,42 @@ def test_attributions_are_of_the_same_inputs_and_tensors(tmp_path):
     report = weighbridge.save_saliency(tmp_path / "r", IMAGES[:2], result(IMAGES[:2]), if_exists="overwrite")
     with pytest.raises(TensorNotFound, match="no attribution"):
         report.attribution_to_weights()
+
+
+def test_a_refused_call_leaves_the_report_as_it_is(tmp_path):
+    folder = tmp_path / "r"
+    weighbridge.save_saliency(folder, IMAGES, result(), checks=curves())
+    before = contents(folder)
+    for call in ({"inputs": IMAGES + 1}, {"labels": LABELS}, {"inputs": IMAGES + 1, "weights": attribution()}):
+        with pytest.raises(BadArgument, match="holds saliency of other inputs"):
+            weighbridge.save_saliency(folder, **{"inputs": IMAGES, "results": result(), **call})
+    assert contents(folder) == before
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2])
+def test_narrow_types_are_kept_as_float32(tmp_path, dtype):
+    x, values = IMAGES.astype(dtype), result().values.astype(dtype)
+    weights = attribution()
+    weights.weights["head"] = weights.weights["head"].astype(dtype)
+    for _ in range(2):  # the inputs are known again
+        report = weighbridge.save_saliency(tmp_path / "r", x, result(values), weights=weights)
+    found, head = report.saliency(), report.attribution_to_weights().weights["head"]
+    kept = ((found.inputs.values, x), (found.result.values, values), (head, weights.weights["head"]))
+    for held, given in kept:
+        assert held.dtype == np.float32
+        np.testing.assert_array_equal(held, given.astype(np.float32))
+    assert report.table("saliency")["dtype"].unique().tolist() == ["F32"]
+
+
+def test_numbers_are_saved_without_entries(tmp_path):
+    x = np.ones(3, np.float32)
+    assert weighbridge.save_saliency(tmp_path / "r", x, result(x)).saliency().result.values.shape == (3,)
+    with pytest.raises(BadArgument, match=r"entries name other columns or tokens than those of inputs of shape \(3,\)"):
+        weighbridge.save_saliency(tmp_path / "s", x, result(x), entries=["age"])
 
 
 def test_saliency_lies_beside_a_scan(digits, tmp_path):

@@ -110,6 +110,24 @@ def test_tokens_and_columns_are_bars_with_their_labels():
         views.saliency(table, np.ones((1, 3)), 1)
 
 
+def test_an_input_of_one_number_is_a_bar():
+    found = next(iter(views.saliency(result(np.array([3.0, -2.0])), np.ones(2), 1, labels=["age"])))
+    assert found.dimension_values("entry").tolist() == ["age"]
+    np.testing.assert_allclose(found.dimension_values("value"), [-2], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("values", "inputs"),
+    [((2, 3, 4, 5, 1), (2, 3, 4, 5, 1)), ((2, 4, 5), (2, 3, 4, 5, 1)), ((2, 2, 3), (2, 6))],
+    ids=["a volume", "a picture of a volume", "a picture of a table"],
+)
+def test_a_map_that_is_no_picture_says_so(values, inputs):
+    found = views.saliency(result(RNG.normal(size=values)), np.ones(inputs))
+    said = plotted(found).renderers[0].data_source.data["text"][0].replace("\n", " ")
+    assert said.startswith("saliency: a map")
+    assert f"of an input {inputs[1:]} is no picture; draw a slice of both" in said
+
+
 def test_a_sheet_has_a_row_for_each_input_and_a_key_for_each_kind_of_map():
     sheet = views.saliency_sheet([SIGNED, CAM], IMAGES, captions=["a", "b", "c"])
     assert len(sheet) == 3 * 3 + 2
