@@ -309,6 +309,10 @@ def trajectory(
     report: _ReportOption = None,
     include: _Include = None,
     exclude: _Exclude = None,
+    steps: Annotated[
+        str | None,
+        typer.Option("--steps", metavar="100,200,300", help="Theirs [default: the last number in each name]."),
+    ] = None,
     top: Annotated[int, typer.Option("--top", min=1, metavar="N", help="Leading singular values of a matrix.")] = 8,
     key: Annotated[int, typer.Option("--key", help="Seed of the random block those of large ones are found from.")] = 0,
     device: _Device = "auto",
@@ -327,6 +331,7 @@ def trajectory(
 
     prepared = analysis.plan(
         sources,
+        steps=[_whole(text.strip()) for text in steps.split(",")] if steps is not None else None,
         report=report,
         include=include or [],
         exclude=exclude or [],

@@ -1,6 +1,6 @@
 """What a person sees in a terminal: the table of tensors, the model's summary, findings, progress."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -142,8 +142,7 @@ def print_matrices(console: Console, report: "Report", name: str, *, limit: int 
         table.add_column(title, justify="right", no_wrap=True)
     for row in (found.head(limit) if limit else found).to_dict("records"):
         figures = [_figure(row[key]) for key in HEADLINES[name]]
-        sides = (row["rows"], row["cols"]) if "rows" in row else row.get("shape", ())
-        shape = "×".join(str(side) for side in sides)
+        shape = "×".join(map(str, _sides(row)))
         table.add_row(
             Text(printable(row["name"])), Text(printable(row["part"])), str(row.get("role", "")), shape, *figures
         )
@@ -161,6 +160,15 @@ def print_matrices(console: Console, report: "Report", name: str, *, limit: int 
         why = reason.removeprefix(f"{tensor}: ")
         console.print(f"[red]failed[/red] {escape(printable(what))}: {escape(printable(why))}", soft_wrap=True)
     console.print(f"[dim]report     {escape(printable(report.folder))}[/dim]")
+
+
+def _sides(row: Mapping[Any, Any]) -> Any:
+    """Rows and columns of a row's matrix; of one without these the sides of its shape."""
+    sides = row.get("rows"), row.get("cols")
+    if all(isinstance(side, int) for side in sides):
+        return sides
+    shape = row.get("shape")
+    return () if shape is None else shape
 
 
 def print_projection(console: Console, report: "Report", found: "Projection", named: Callable[[int], str]) -> None:

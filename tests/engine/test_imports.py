@@ -106,6 +106,7 @@ DIRECTION = {
     "stream.py": (*UPPER, "report", "matrix", "roles"),
     "errors.py": (*UPPER, "report", "matrix", "roles", "checkpoints", "stream"),
     "roles.py": (*UPPER, "report", "matrix", "checkpoints", "stream"),
+    "patterns.py": (*UPPER, "report", "matrix", "roles", "checkpoints", "stream"),
     "matrix.py": (*UPPER, "report", "checkpoints", "stream"),
     "circuit.py": (*UPPER, "report", "checkpoints", "stream", "matrix", "roles"),
     "devices.py": (*UPPER, "report", "checkpoints", "stream", "matrix", "roles"),

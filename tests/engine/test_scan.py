@@ -799,3 +799,8 @@ def test_a_real_network(digits, scanned):
         assert_counts(row, float64(array))
         assert_moments(row, *finite_multiset(array), rtol=1e-9, higher=1e-9)
         assert row["content_hash"] == blake3(array.tobytes()).hexdigest()
+
+
+def test_one_pattern_may_be_given_by_itself(scanned):
+    report = scanned({"a.weight": np.ones(3, np.float32), "b.weight": np.ones(3, np.float32)}, include="a*")
+    assert list(report) == ["a.weight"]

@@ -126,12 +126,159 @@ def test_steps_come_from_names_or_places(saved):
         analysis.plan(saved[:1])
 
 
+@pytest.mark.parametrize("steps", [[0.2, 0.7], [1, 1.5], [1, 1], ["a", "b"], [0, np.nan], [0, 1 << 63]], ids=str)
+def test_steps_that_are_not_whole_numbers_in_order_are_refused(saved, steps):
+    with pytest.raises(BadArgument, match="expected 2 whole numbers, each greater"):
+        analysis._steps(saved[:2], steps)
+
+
+def test_whole_numbers_of_any_kind_are_steps(saved):
+    assert analysis._steps(saved[:2], [np.int64(3), 4.0]) == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("names", "steps"),
+    [
+        (["epoch1.h5", "epoch2.h5"], [1, 2]),
+        (["a-100.fp16.safetensors", "a-200.fp16.safetensors"], [100, 200]),
+        (["run/checkpoint-5/model.safetensors", "run/checkpoint-60/model.safetensors"], [5, 60]),
+        (["a.fp8_e4m3.npz", "a.bf16.npz", "a.float32.npz"], [0, 1, 2]),
+        (["a.step10", "a.step20"], [10, 20]),
+        (["a.100", "a.200"], [100, 200]),
+        (["epoch.h5", "epoch7.h5"], [0, 1]),
+        ([f"{10**20}.npz", f"{10**21}.npz"], [0, 1]),
+    ],
+    ids=lambda value: str(value[0]),
+)
+def test_extensions_hold_no_steps(names, steps):
+    assert analysis._steps(names, None) == steps
+
+
 def test_the_command_prints_rows(saved, tmp_path):
     done = CliRunner().invoke(app, ["trajectory", *map(str, saved), "--report", str(tmp_path / "r"), "--json"])
     assert done.exit_code == 0, done.output
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert {row["step"] for row in rows} == set(STEPS)
     assert CliRunner().invoke(app, ["trajectory", str(saved[0])]).exit_code == 2
+
+
+def test_the_command_takes_steps(saved, tmp_path):
+    call = ["trajectory", *map(str, saved), "--report", str(tmp_path / "r"), "--json", "--steps"]
+    done = CliRunner().invoke(app, [*call, "3, 5,8"])
+    assert done.exit_code == 0, done.output
+    assert {json.loads(line)["step"] for line in done.stdout.splitlines()} == {3, 5, 8}
+    for wrong in ("0.2,0.7,1", "1,2", "3,2,1", ""):
+        assert CliRunner().invoke(app, [*call, wrong]).exit_code == 2
+
+
+def test_a_tensor_that_is_finite_nowhere_has_rows_and_stops_nothing(tmp_path):
+    steps = [{"mask": np.full((3, 3), -np.inf), "w": np.eye(3) * i} for i in (1, 2)]
+    report = weighbridge.trajectory(steps, report=tmp_path / "r", device="cpu")
+    rows = report.table("trajectory").set_index(["name", "step"])
+    assert set(rows.loc["mask"]["status"]) == {"failed"}
+    assert all("NaN or Inf" in reason for reason in rows.loc["mask"]["reason"])
+    assert [list(shape) for shape in rows.loc["mask"]["shape"]] == [[3, 3]] * 2
+    assert set(rows.loc["mask"]["count"]) == {9}
+    assert rows.loc["w", 1]["step_length"] == pytest.approx(3**0.5)
+    assert set(report.table("trajectory_path")["tensors"]) == {1}
+    assert report.complete
+
+
+def test_nan_is_found_wherever_it_lies(tmp_path, monkeypatch):
+    monkeypatch.setattr(analysis, "CHUNK_ENTRIES", 4)
+    a, b = np.ones(10), np.ones(10)
+    b[7] = np.nan
+    rows = weighbridge.trajectory([{"w": a}, {"w": b}], report=tmp_path / "r", device="cpu").table("trajectory")
+    assert list(rows["status"]) == ["done", "failed"]
+
+
+def test_integers_are_skipped_and_fail_nothing(tmp_path):
+    paths = [tmp_path / f"run-{step}.safetensors" for step in (1, 2, 3)]
+    for i, path in enumerate(paths):
+        counted = {"num_batches_tracked": np.array(i)} if i < 2 else {}
+        save_file({"w": np.full((2, 2), i, np.float32)} | counted, path)
+    done = CliRunner().invoke(app, ["trajectory", *map(str, paths), "--report", str(tmp_path / "r")])
+    assert done.exit_code == 0, done.output
+    assert "left out: 3 I64 holds no weights" in done.stdout
+    rows = weighbridge.Report.open(tmp_path / "r").table("trajectory").set_index("name")
+    assert set(rows.loc["num_batches_tracked"]["status"]) == {"skipped"}
+
+
+def test_the_command_prints_shapes(saved, tmp_path):
+    done = CliRunner().invoke(app, ["trajectory", *map(str, saved), "--report", str(tmp_path / "r")])
+    assert "None" not in done.stdout
+    assert done.stdout.count("19×23") == done.stdout.count("5×3×3×3") == 3
+
+
+def failing_once(name):
+    """`moves`, of which that of tensors as large as `name` fails."""
+    moves, size = analysis.moves, weights(STEPS[0])[name].size
+
+    def fail(usable, count):
+        if usable[0].count == size:
+            raise weighbridge.ReportError("lost")
+        return moves(usable, count)
+
+    return fail
+
+
+@pytest.mark.parametrize("if_exists", ["resume", "overwrite"])
+def test_the_path_is_of_the_rows_that_are_there(saved, tmp_path, monkeypatch, if_exists):
+    with monkeypatch.context() as patch:
+        patch.setattr(analysis, "moves", failing_once("conv.weight"))
+        early = weighbridge.trajectory(saved, report=tmp_path / "r", device="cpu")
+    assert set(early.table("trajectory_path")["tensors"]) == {2}
+    late = weighbridge.trajectory(saved, report=tmp_path / "r", device="cpu", if_exists=if_exists)
+    fresh = weighbridge.trajectory(saved, report=tmp_path / "s", device="cpu").table("trajectory_path", lists=True)
+    path = late.table("trajectory_path", lists=True)
+    assert list(path["tensors"]) == [3, 3, 3]
+    np.testing.assert_array_equal(np.stack(path["scores"]), np.stack(fresh["scores"]))
+    assert late.complete
+
+
+def test_a_run_killed_before_the_path_leaves_no_old_one(saved, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(analysis, "moves", failing_once("conv.weight"))
+        weighbridge.trajectory(saved, report=tmp_path / "r", device="cpu")
+    with monkeypatch.context() as patch:
+        patch.setattr(analysis, "_path", lambda prepared: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            weighbridge.trajectory(saved, report=tmp_path / "r", device="cpu", if_exists="resume")
+    report = weighbridge.trajectory(saved, report=tmp_path / "r", device="cpu")
+    assert set(report.table("trajectory_path")["tensors"]) == {3}
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e160, 1e-310], ids=str)
+def test_figures_of_any_magnitude(tmp_path, scale):
+    rng = np.random.default_rng(2)
+    w = [rng.standard_normal((4, 5)) * scale for _ in range(3)]
+    report = weighbridge.trajectory([{"w": x} for x in w], report=tmp_path / "r", device="cpu")
+    rows = report.table("trajectory", lists=True)
+    plain = [(x / scale).reshape(-1) for x in w]
+    norms = [np.linalg.norm(x) for x in plain]
+    moved = np.diff(plain, axis=0)
+    near = 1e-4 if scale < 1e-300 else 1e-12
+    for i, row in rows.iterrows():
+        assert row["l2"] == pytest.approx(norms[i] * scale, rel=near, abs=0)
+        assert row["cosine_first"] == pytest.approx(plain[0] @ plain[i] / norms[0] / norms[i], rel=near)
+        assert row["distance"] == pytest.approx(np.linalg.norm(plain[i] - plain[0]) * scale, rel=near, abs=0)
+        values = np.linalg.svd(plain[i].reshape(4, 5), compute_uv=False)
+        np.testing.assert_allclose(row["singular_values"], values * scale, rtol=max(near, 1e-10))
+        assert row["stable_rank"] == pytest.approx((norms[i] / values[0]) ** 2, rel=near)
+    assert rows["step_length"][2] == pytest.approx(np.linalg.norm(moved[1]) * scale, rel=near, abs=0)
+    turn = moved[0] @ moved[1] / np.linalg.norm(moved[0]) / np.linalg.norm(moved[1])
+    assert rows["turn"][2] == pytest.approx(turn, rel=near)
+    path = report.table("trajectory_path")
+    assert set(path["status"]) == {"skipped" if scale > 1 else "done"}
+
+
+def test_magnitudes_may_differ_by_step_and_by_entry(tmp_path, monkeypatch):
+    monkeypatch.setattr(analysis, "CHUNK_ENTRIES", 3)
+    w = [np.array([1e-200, 2e-200]), np.array([1e-200, 2e160]), np.array([2e-200, 2e160])]
+    rows = weighbridge.trajectory([{"w": x} for x in w], report=tmp_path / "r", device="cpu").table("trajectory")
+    assert list(rows["l2"]) == pytest.approx([5**0.5 * 1e-200, 2e160, 2e160], rel=1e-12, abs=0)
+    assert list(rows["step_length"][1:]) == pytest.approx([2e160, 1e-200], rel=1e-12, abs=0)
+    assert rows["cosine_previous"][1] == pytest.approx(2 / 5**0.5, rel=1e-12)
 
 
 def test_points_that_are_one_explain_nothing():

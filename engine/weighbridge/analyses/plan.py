@@ -1,10 +1,9 @@
 """What every analysis of a checkpoint begins with: which tensors are left to do, and the folder where rows go."""
 
-import fnmatch
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -12,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 from weighbridge import checkpoints
 from weighbridge.checkpoints.protocol import Checkpoint, Fault, Tensor
 from weighbridge.errors import BadArgument, ReportError
+from weighbridge.patterns import patterns, wanted
 from weighbridge.report import Report
 from weighbridge.report import manifest as manifests
 from weighbridge.report.manifest import Analysis, Manifest
@@ -65,13 +65,15 @@ def make_plan(
     Writes nothing. A folder may hold other analyses of the same files, which stay as they are.
     """
     checkpoint = checkpoints.open(source)
-    selected = [tensor for tensor in checkpoint.values() if _wanted(tensor.name, include, exclude)]
-    faults = [fault for fault in checkpoint.faults if _wanted(fault.name, include, exclude)]
+    selects = wanted(include, exclude)
+    selected = [tensor for tensor in checkpoint.values() if selects(tensor.name)]
+    faults = [fault for fault in checkpoint.faults if selects(fault.name)]
     if not selected and not faults and (include or exclude):
         raise BadArgument(f"{checkpoint.name}: include and exclude leave none of {len(checkpoint):,} tensors")
     folder = Path(report).expanduser() if report is not None else default_folder(checkpoint)
     manifest = Manifest.of(checkpoint, location_of(source))
-    manifest.analyses[table] = Analysis({"include": sorted(include), "exclude": sorted(exclude)} | options, "")
+    globs = {"include": sorted(patterns(include)), "exclude": sorted(patterns(exclude))}
+    manifest.analyses[table] = Analysis(globs | options, "")
     finished, done = _existing(folder, table, manifest, if_exists)
     remaining = [tensor for tensor in selected if tensor.name not in done]
     excluded = len(checkpoint) - len(selected)
@@ -107,11 +109,6 @@ def default_folder(checkpoint: Checkpoint) -> Path:
 
     safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in checkpoint.name).strip(".") or "checkpoint"
     return Path(platformdirs.user_data_dir("weighbridge")) / f"{safe}-{checkpoint.header_hash[:8]}"
-
-
-def _wanted(name: str, include: Iterable[str], exclude: Iterable[str]) -> bool:
-    included = not include or any(fnmatch.fnmatchcase(name, glob) for glob in include)
-    return included and not any(fnmatch.fnmatchcase(name, glob) for glob in exclude)
 
 
 def _existing(folder: Path, table: str, manifest: Manifest, if_exists: IfExists) -> tuple[Report | None, set[str]]:

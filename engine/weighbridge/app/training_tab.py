@@ -70,8 +70,9 @@ def _following(report: Report, table: str, chosen: Sequence[Any], draw: Callable
     drawn: list[Any] = []
 
     def redraw(*_: Any) -> None:
-        drawn[:] = parts_of(report.folder / "tables" / table)
+        parts = parts_of(report.folder / "tables" / table)
         pictures.objects = [panel.pane.HoloViews(picture, linked_axes=False) for picture in draw()]
+        drawn[:] = parts
 
     def follow() -> None:
         if parts_of(report.folder / "tables" / table) != drawn:

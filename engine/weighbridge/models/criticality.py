@@ -16,9 +16,9 @@ from weighbridge.models.criticality_passes import Loss, Pass, State, Subject, de
 from weighbridge.models.criticality_report import CURVES, UNITS, WEIGHTS, begin
 from weighbridge.models.criticality_result import SCORES, Criticality, assembled
 from weighbridge.models.criticality_units import Parts, parts_of
-from weighbridge.models.paths import wanted
 from weighbridge.models.recording import IfExists
 from weighbridge.models.saliency_calls import network
+from weighbridge.patterns import wanted
 
 Tasks = Literal["given", "labels", "none"]
 Told = Callable[[str, int, int], None]

@@ -1,9 +1,12 @@
 """`record_groups`: gradients by group of inputs, which an optimiser cannot see, their noise, and idle units."""
 
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,8 +16,9 @@ import numpy.typing as npt
 from jax import lax
 
 from weighbridge.errors import BadArgument
-from weighbridge.models.paths import is_real, named, wanted
-from weighbridge.models.recording import IfExists, Watched, about, folder_for
+from weighbridge.models.paths import is_real, named
+from weighbridge.models.recording import WAITING_ROWS, IfExists, Watched, about, folder_for
+from weighbridge.patterns import patterns, wanted
 from weighbridge.report.manifest import Manifest
 from weighbridge.report.run_columns import WHOLE
 from weighbridge.report.schema import TABLES
@@ -25,10 +29,13 @@ SPLITS = 8
 NEAR, NEARLY_ALL = 0.01, 0.95
 """Of a unit's range to a bound, and of its inputs: what counts as saturated."""
 
+_LOG = logging.getLogger("weighbridge")
+
 FloatArray = npt.NDArray[np.float64]
 LossFn = Callable[[Any, Any], Any]
 Activations = Callable[[Any, Any], Mapping[str, Any]]
 Bounds = tuple[float, float]
+Row = dict[str, Any]
 
 
 def record_groups(
@@ -36,8 +43,8 @@ def record_groups(
     groups: Mapping[str, Any],
     *,
     report: str | os.PathLike[str],
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
+    include: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
     splits: int = SPLITS,
     key: int = 0,
     activations: Activations | None = None,
@@ -48,59 +55,102 @@ def record_groups(
     """A function `measure(params, step)` that writes how groups of inputs would move the weights at a step.
 
     `loss_fn(params, batch)` is the mean loss over a batch, a tree of arrays whose first axis counts examples; `groups`
-    names such batches: classes, sources of data. The table `training_groups` has a row for each tensor that `include`
-    and `exclude` select and for all of them together, and each group (`part`): the norm of the group's gradient, the
-    share of its square in the tensor, and the cosines with the other groups' gradients; negative ones are conflicts.
+    names such batches: classes, sources of data, alike in all but the number of examples. The gradient is that by the
+    leaves of `params` that hold real floats; the others stay as they are. The table `training_groups` has a row for
+    each tensor that `include` and `exclude` select and for all of them together, and each group (`part`): the norm of
+    the group's gradient, the share of its square in the tensor, and the cosines with the other groups' gradients;
+    negative ones are conflicts.
 
     Its noise scale is that of McCandlish and others 2018 (arXiv 1812.06162, appendix A.1), of the union of the groups
     cut at random (`key`) into `splits` batches of b examples with gradients g_i and mean g, of B = splits · b:
     `squared_gradient` = (B |g|² - b mean|g_i|²) / (B - b), `noise_trace` = (mean|g_i|² - |g|²) / (1/b - 1/B), each
     unbiased, and `noise_scale` their quotient, null where the squared gradient is not positive.
 
-    With `activations(params, batch)`, a mapping of layers to arrays whose last axis counts units, the table
-    `training_units` tells which are dead (one and the same value on every input) and, with `bounds` (-1 and 1 for
-    tanh), which are saturated: within a hundredth of the range of a bound on 95 % of the inputs or more.
+    With `activations(params, batch)`, a mapping of layers to arrays whose first axis counts examples and whose last
+    counts units, the table `training_units` tells which are dead (the same on every input, in each place between these
+    axes; null for fewer than two examples) and, with `bounds` (-1 and 1 for tanh), which are saturated: within a
+    hundredth of the range of a bound on 95 % of the inputs or more.
 
     Steps from the measured one on are replaced. Gradients of all groups are held on the device at a time. NaN stays
-    NaN in norms and cosines. Raises `BadArgument` for empty groups and splits that leave no example, `ReportError`.
+    NaN in norms and cosines. Rows that cannot be written wait for the next call, with a warning. Raises `BadArgument`
+    for groups that are empty or not alike and splits that leave no example, `ReportError`; the first `measure` raises
+    `BadArgument` for a loss that is not one number or cannot be differentiated.
     """
     counts = {group: _examples(group, batch) for group, batch in groups.items()}
     if not counts:
         raise BadArgument("groups is empty; expected at least one batch by name")
+    _alike(groups)
     if splits < 2 or sum(counts.values()) < splits:
         raise BadArgument(f"splits is {splits}; expected 2 to {sum(counts.values())}, the number of examples")
     if bounds is not None and not bounds[0] < bounds[1]:
         raise BadArgument(f"bounds are {bounds}; expected a lower and a greater one")
-    options = {"groups": counts, "include": sorted(include), "exclude": sorted(exclude), "splits": splits, "key": key}
+    globs = {"include": sorted(patterns(include)), "exclude": sorted(patterns(exclude))}
+    options = {"groups": counts, **globs, "splits": splits, "key": key}
     tables = [GROUPS, *([UNITS] if activations is not None else [])]
     for table in tables:
         folder, manifest = folder_for(report, table, options, name=name, if_exists=if_exists)
         manifest.save(folder)
         if if_exists == "overwrite":
             drop_steps(folder / "tables" / table, 0)
-    gradients = _Gradients(loss_fn, wanted(include, exclude))
+    gradients, pending = _Gradients(loss_fn, wanted(include, exclude)), _Pending(folder, tables)
 
     def measure(params: Any, step: int) -> None:
         began = time.monotonic()
+        gradients.check(params, groups)
         found = {GROUPS: _group_rows(gradients, params, groups, counts, splits, key)}
         if activations is not None:
             found[UNITS] = _unit_rows(activations, params, groups, bounds)
-        for table, rows in found.items():
-            drop_steps(folder / "tables" / table, step)
-            writer = TableWriter(folder / "tables" / table, TABLES[table])
-            writer.add_all([row | {"step": step, "status": "done"} for row in rows])
-            writer.flush()
-        _mark(folder, tables, time.monotonic() - began)
+        pending.put(found, step)
+        pending.write(time.monotonic() - began)
 
     return measure
 
 
-def _mark(folder: Any, tables: Sequence[str], seconds: float) -> None:
-    manifest = Manifest.load(folder)
-    for table in tables:
-        manifest.analyses[table].status = "complete"
-        manifest.analyses[table].seconds += seconds
-    manifest.save(folder)
+class _Pending:
+    """Rows on their way into their tables; those that cannot be written, mostly for want of space, wait."""
+
+    def __init__(self, folder: Path, tables: Sequence[str]) -> None:
+        self._folder = folder
+        self._rows: dict[str, list[Row]] = {table: [] for table in tables}
+        self._seconds = 0.0
+        self._warned = False
+
+    def put(self, found: Mapping[str, Sequence[Row]], step: int) -> None:
+        """Takes the rows of a step, which replace those from it on; of earlier ones that wait the oldest may go."""
+        for table, rows in found.items():
+            earlier = [row for row in self._rows[table] if row["step"] < step][-WAITING_ROWS:]
+            self._rows[table] = earlier + [row | {"step": step, "status": "done"} for row in rows]
+
+    def write(self, seconds: float) -> None:
+        """Writes what there is; the first failure is a warning, for an exception would end the training."""
+        self._seconds += seconds
+        try:
+            for table in self._rows:
+                self._write(table)
+            self._mark()
+            self._warned = False
+        except Exception as error:
+            if not self._warned:
+                _LOG.warning("%s; training goes on, rows wait for the next call", error)
+            self._warned = True
+
+    def _write(self, table: str) -> None:
+        rows, folder = self._rows[table], self._folder / "tables" / table
+        if not rows:
+            return
+        drop_steps(folder, min(row["step"] for row in rows))
+        writer = TableWriter(folder, TABLES[table])
+        writer.add_all(rows)
+        writer.flush()
+        self._rows[table] = []
+
+    def _mark(self) -> None:
+        manifest = Manifest.load(self._folder)
+        for table in self._rows:
+            manifest.analyses[table].status = "complete"
+            manifest.analyses[table].seconds += self._seconds
+        manifest.save(self._folder)
+        self._seconds = 0.0
 
 
 def _examples(group: str, batch: Any) -> int:
@@ -110,6 +160,20 @@ def _examples(group: str, batch: Any) -> int:
     return int(sides.pop())
 
 
+def _alike(groups: Mapping[str, Any]) -> None:
+    """Raises `BadArgument` unless the groups' batches differ in the number of examples alone."""
+    (first, batch), *others = groups.items()
+    structure: Any = jax.tree.structure(batch)
+    shapes = [list(leaf.shape[1:]) for leaf in jax.tree.leaves(batch)]
+    for group, other in others:
+        if structure != jax.tree.structure(other):
+            raise BadArgument(f"group {group!r}: its arrays are not called as those of {first!r}; give all the same")
+        found = [list(leaf.shape[1:]) for leaf in jax.tree.leaves(other)]
+        if found != shapes:
+            a, b = next((a, b) for a, b in zip(found, shapes, strict=True) if a != b)
+            raise BadArgument(f"group {group!r}: an example is of shape {a}, in {first!r} of {b}; pad or cut them")
+
+
 @dataclass
 class _Gradients:
     """Loss and gradient of a batch, compiled once a shape; the gradient by path, the tensors that are wanted."""
@@ -117,22 +181,61 @@ class _Gradients:
     loss_fn: LossFn
     wanted: Callable[[str], bool]
     _compiled: Any = field(init=False)
+    _checked: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
-        self._compiled = jax.jit(jax.value_and_grad(self.loss_fn))
+        self._compiled = jax.jit(jax.value_and_grad(self._loss))
 
     def __call__(self, params: Any, batch: Any) -> tuple[float, dict[str, Any]]:
-        loss, tree = self._compiled(params, batch)
-        return float(loss), {n: leaf for n, leaf in named(tree).items() if self.wanted(n) and is_real(leaf)}
+        loss, tree = self._compiled(*_parted(params), batch)
+        return float(loss), {n: leaf for n, leaf in named(tree).items() if self.wanted(n)}
+
+    def check(self, params: Any, groups: Mapping[str, Any]) -> None:
+        """Traces loss and gradient of each group, once. Raises `BadArgument` where there is no gradient."""
+        if self._checked:
+            return
+        if not any(self.wanted(name) and is_real(leaf) for name, leaf in named(params).items()):
+            raise BadArgument("include and exclude leave no tensor of real floats")
+        for group, batch in groups.items():
+            _one_number(group, _traced(group, partial(jax.eval_shape, self._loss), *_parted(params), batch))
+            _traced(group, self._compiled.eval_shape, *_parted(params), batch)
+        self._checked = True
+
+    def _loss(self, real: Any, rest: Any, batch: Any) -> Any:
+        both = jax.tree.map(lambda a, b: b if a is None else a, real, rest, is_leaf=lambda leaf: leaf is None)
+        return self.loss_fn(both, batch)
+
+
+def _parted(params: Any) -> tuple[Any, Any]:
+    """The tree of its real floating leaves, and that of the others, each with None for the rest."""
+    return (
+        jax.tree.map(lambda leaf: leaf if is_real(leaf) else None, params),
+        jax.tree.map(lambda leaf: None if is_real(leaf) else leaf, params),
+    )
+
+
+def _traced(group: str, trace: Callable[..., Any], *of: Any) -> Any:
+    try:
+        return trace(*of)
+    except Exception as error:
+        said = next(iter(str(error).splitlines()), "")
+        raise BadArgument(
+            f"group {group!r}: loss_fn cannot be traced and differentiated: {type(error).__name__}: {said}; "
+            "expected a function of params and a batch that jax.grad takes"
+        ) from error
+
+
+def _one_number(group: str, loss: Any) -> None:
+    if getattr(loss, "shape", None) != () or not is_real(loss):
+        got = f"{loss.dtype}{list(loss.shape)}" if hasattr(loss, "shape") else f"a {type(loss).__name__}"
+        raise BadArgument(f"group {group!r}: the loss is {got}; expected one real number, the mean over the batch")
 
 
 def _group_rows(
     gradients: _Gradients, params: Any, groups: Mapping[str, Any], counts: Mapping[str, int], splits: int, key: int
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     found = {group: gradients(params, batch) for group, batch in groups.items()}
     held = [of for _, of in found.values()]
-    if not held[0]:
-        raise BadArgument("include and exclude leave no tensor of real floats")
     grams = {n: np.asarray(_gram([of[n] for of in held]), np.float64) for n in held[0]}
     grams[WHOLE] = np.sum(list(grams.values()), axis=0)
     noise = _noise(gradients, params, groups, splits, key)
@@ -194,35 +297,38 @@ def noise_scale(small_square: float, big_square: float, small: int, big: int) ->
     return {"squared_gradient": signal, "noise_trace": trace, "noise_scale": scale}
 
 
-def _unit_rows(
-    activations: Activations, params: Any, groups: Mapping[str, Any], bounds: Bounds | None
-) -> list[dict[str, Any]]:
+def _unit_rows(activations: Activations, params: Any, groups: Mapping[str, Any], bounds: Bounds | None) -> list[Row]:
     rows = []
     for group, batch in groups.items():
         for i, (layer, values) in enumerate(activations(params, batch).items()):
             dead, saturated = idle_units(np.asarray(values), bounds)
-            row: dict[str, Any] = {
-                "name": layer,
-                "part": group,
-                "shape": list(values.shape),
-                "role": "other",
-                "variant": "host",
-            }
-            row |= {"order": i, "units": values.shape[-1], "dead": len(dead), "dead_units": dead}
-            rows.append(
-                row | {"saturated": None if saturated is None else len(saturated), "saturated_units": saturated}
-            )
+            of = {"name": layer, "part": group, "shape": list(values.shape), "role": "other", "variant": "host"}
+            units = {"order": i, "units": values.shape[-1], "dead_units": dead, "saturated_units": saturated}
+            rows.append(of | units | {"dead": _count(dead), "saturated": _count(saturated)})
     return rows
+
+
+def _count(units: npt.NDArray[np.int64] | None) -> int | None:
+    return None if units is None else len(units)
 
 
 def idle_units(
     values: npt.NDArray[Any], bounds: Bounds | None
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64] | None]:
-    """Units (last axis) with one value throughout, and those near a bound nearly always; None without bounds."""
-    flat = values.reshape(-1, values.shape[-1]).astype(np.float64)
-    dead = np.flatnonzero((flat == flat[:1]).all(axis=0))
+) -> tuple[npt.NDArray[np.int64] | None, npt.NDArray[np.int64] | None]:
+    """Units (last axis) that are the same on every example (first axis), and those near a bound nearly always.
+
+    A unit with a map is dead where each place of it is the same on all examples, though places differ; NaN is never
+    the same. None for fewer than two examples, where nothing tells; and without bounds.
+    """
+    several = values.ndim > 1 and len(values) > 1
+    dead = np.flatnonzero(_by_unit(values == values[:1]).all(axis=0)) if several else None
     if bounds is None:
         return dead, None
     near = NEAR * (bounds[1] - bounds[0])
+    flat = _by_unit(values).astype(np.float64)
     at_bound = (flat <= bounds[0] + near) | (flat >= bounds[1] - near)
     return dead, np.flatnonzero(at_bound.mean(axis=0) >= NEARLY_ALL)
+
+
+def _by_unit(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return values.reshape(-1, values.shape[-1])

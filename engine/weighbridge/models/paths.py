@@ -1,27 +1,25 @@
-"""Leaves of a tree of parameters by dotted path, and which of them are wanted."""
+"""Leaves of a tree of parameters by dotted path."""
 
-import fnmatch
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from weighbridge.errors import BadArgument
+
 
 def named(tree: Any) -> dict[str, Any]:
-    """Array leaves by dotted path, as `weighbridge.open` names those of a tree."""
-    paths = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {".".join(map(_key, _own(path))) or "array": leaf for path, leaf in paths}
+    """Array leaves by dotted path, as `weighbridge.open` names those of a tree.
 
-
-def wanted(include: Sequence[str], exclude: Sequence[str]) -> Callable[[str], bool]:
-    """Whether globs select a name: any of `include`, all where there is none, but none of `exclude`."""
-
-    def selects(name: str) -> bool:
-        included = not include or any(fnmatch.fnmatchcase(name, glob) for glob in include)
-        return included and not any(fnmatch.fnmatchcase(name, glob) for glob in exclude)
-
-    return selects
+    Raises `BadArgument` where two leaves have the same path.
+    """
+    found: dict[str, Any] = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        name = ".".join(map(_key, _own(path))) or "array"
+        if name in found:
+            raise BadArgument(f"two leaves are called {name!r}; rename one")
+        found[name] = leaf
+    return found
 
 
 def is_real(leaf: Any) -> bool:

@@ -25,8 +25,9 @@ from jax import lax
 from weighbridge.errors import BadArgument
 from weighbridge.models.gradient_figures import Figures, figures, stacked
 from weighbridge.models.groups import record_groups
-from weighbridge.models.paths import is_real, named, wanted
+from weighbridge.models.paths import is_real, named
 from weighbridge.models.recording import Batch, IfExists, Recording, Watched
+from weighbridge.patterns import patterns, wanted
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Int32
@@ -137,7 +138,8 @@ def record(
     for given, words in ((successive, get_args(Successive)), (delivery, get_args(Delivery))):
         if given not in words:
             raise BadArgument(f"{given!r}; expected {' or '.join(words)}")
-    options = {"every": every, "include": sorted(include), "exclude": sorted(exclude), "successive": successive}
+    options = {"every": every, "include": sorted(patterns(include)), "exclude": sorted(patterns(exclude))}
+    options["successive"] = successive
     recording = Recording.begin(report, options, name=name, if_exists=if_exists)
     plan = _Plan(
         optax.with_extra_args_support(optimizer),

@@ -241,7 +241,7 @@ class Recording:
         manifest.save(self.folder)
 
     def _attempt(self, act: Callable[[], None]) -> None:
-        """Does what may fail, mostly for want of space; the first failure is a warning, and the rows wait for more tries.
+        """Does what may fail, mostly for want of space; the first failure is a warning, and the rows wait.
 
         Whatever it is, an exception would end the thread, or the training.
         """

@@ -35,7 +35,7 @@ TRAINING_GROUPS = (
 TRAINING_UNITS = (
     *MATRIX[:-2],
     Column("units", "int64", "units of the layer"),
-    Column("dead", "int64", "units with one and the same activation on every input of the group"),
+    Column("dead", "int64", "units with the same activation on every input of the group; null for fewer than two"),
     Column("saturated", "int64", "units near a bound of their activation on nearly every input; null without bounds"),
     *STATE,
     Column("dead_units", "list<int32>", "which"),

@@ -23,13 +23,14 @@ def trajectory(report: Report, components: tuple[int, int] = (0, 1), *, theme: T
     """The path of all weights along two principal components, a point a checkpoint, as an `hv.Overlay`.
 
     Points are labelled with their steps and coloured from the first to the last; axes carry the share of the variance.
-    A report without a path gives a text. Raises `BadArgument` for components that are not there, `ReportError` without
-    the table.
+    A report without a path gives a text, checkpoints that are all one a path without variance. Raises `BadArgument` for
+    components that are not there, `ReportError` without the table.
     """
     rows = report.table("trajectory_path", lists=True)
+    why = next(iter(rows["reason"].dropna()), "nothing has been measured")
     rows = rows[rows["status"] == "done"].sort_values("order")
     if rows.empty:
-        return placeholder("no tensor is in every checkpoint, so that there is no path", theme=theme)
+        return placeholder(f"there is no path: {why}", theme=theme)
     explained = rows["explained"].iloc[0]
     if not all(0 <= c < len(explained) for c in components):
         raise BadArgument(f"components are {components}; expected two of 0 to {len(explained) - 1}")
@@ -50,7 +51,7 @@ def trajectory(report: Report, components: tuple[int, int] = (0, 1), *, theme: T
     labels = labels.opts(
         text_color=paint.text, text_font_size="9pt", text_baseline="bottom", yoffset=above, backend="bokeh"
     )
-    x, y = (f"component {c + 1} ({explained[c]:.1%} of the variance)" for c in components)
+    x, y = (f"component {c + 1} ({_share(explained[c])})" for c in components)
     return framed(
         hv.Overlay([line, points, labels]),
         f"{report.manifest.source}: the path of {int(rows['count'].iloc[0]):,} weights",
@@ -61,6 +62,10 @@ def trajectory(report: Report, components: tuple[int, int] = (0, 1), *, theme: T
         ylabel=y,
         padding=0.1,
     )
+
+
+def _share(explained: float) -> str:
+    return f"{explained:.1%} of the variance" if np.isfinite(explained) else "no variance"
 
 
 def trajectory_curves(

@@ -150,6 +150,25 @@ def test_filters_and_tensors_that_are_no_floats(tmp_path):
         record(optax.sgd(1.0), every=1, report=tmp_path, include=["z"]).init(p)
 
 
+def test_one_string_is_one_pattern(tmp_path):
+    p = {"ab": jnp.ones(3), "b": jnp.ones(3)}
+    recorder = record(optax.sgd(1.0), every=1, report=tmp_path / "r", include="a*")
+    _, s = recorder.update(p, recorder.init(p), p)
+    recorder.close(s)
+    assert set(table(tmp_path / "r")["name"]) == {"ab"}
+    measure = record_groups(lambda p, x: p["b"].sum(), {"x": np.ones(8)}, report=tmp_path / "g", exclude="a*")
+    measure(p, 0)
+    report = weighbridge.Report.open(tmp_path / "g")
+    assert set(report.table("training_groups")["name"]) == {"b", grouped.WHOLE}
+    assert report.manifest.analyses["training_groups"].options["exclude"] == ["a*"]
+
+
+def test_two_leaves_of_one_name_are_refused(tmp_path):
+    p = {"a": {"b": jnp.ones(3)}, "a.b": jnp.ones(2)}
+    with pytest.raises(BadArgument, match=r"two leaves are called 'a\.b'; rename one"):
+        record(optax.sgd(1.0), every=1, report=tmp_path).init(p)
+
+
 @pytest.mark.parametrize(
     "options",
     [{"every": 0}, {"every": 2.5}, {"buffer": 0}, {"successive": "x"}, {"delivery": "x"}, {"if_exists": "x"}],
@@ -376,9 +395,111 @@ def test_idle_units(tmp_path):
         activations=lambda p, x: {"hidden": x},
     )
     measure({"w": jnp.ones(2)}, 3)
+    measure({"w": jnp.ones(2)}, 3)
     (row,) = weighbridge.Report.open(tmp_path).matrices("hidden", "training_units")
     assert list(row["dead_units"]) == [1]
     assert row["saturated"] is None
+
+
+def test_a_unit_is_dead_along_the_examples_alone(tmp_path):
+    """One that has the same map on every input tells inputs apart by nothing; of one input nothing is known."""
+    values = np.random.default_rng(0).standard_normal((5, 3, 2, 4)).astype(np.float32)
+    values[..., 2] = values[:1, ..., 2]
+    dead, _ = grouped.idle_units(values, None)
+    assert list(dead) == [2]
+    for one in (values[:1], values[0, 0, 0]):
+        dead, saturated = grouped.idle_units(one, (-1, 1))
+        assert dead is None
+        assert saturated is not None
+    measure = record_groups(
+        lambda p, x: p["w"] * x.mean(),
+        {"all": values, "one": values[:1]},
+        report=tmp_path,
+        splits=3,
+        activations=lambda p, x: {"maps": x},
+    )
+    measure({"w": jnp.ones(())}, 0)
+    every, one = weighbridge.Report.open(tmp_path).matrices("maps", "training_units")
+    assert every["dead"] == 1
+    assert one["dead"] is None
+    assert one["dead_units"] is None
+
+
+def test_groups_wait_for_a_disk_that_is_full(tmp_path, monkeypatch, caplog):
+    full, replace = True, tables._replace
+
+    def write(part, table):
+        if full:
+            raise ReportError(f"{part}: no space") from OSError(errno.ENOSPC, "No space left on device")
+        replace(part, table)
+
+    monkeypatch.setattr(tables, "_replace", write)
+    measure = record_groups(
+        lambda p, x: jnp.mean(x @ p["w"]), {"x": X[0]}, report=tmp_path, activations=lambda p, x: {"x": x}
+    )
+    for step in (0, 1, 5, 2):
+        measure({"w": jnp.zeros(16)}, step)
+    (warning,) = caplog.records
+    assert warning.name == "weighbridge"
+    assert "no space; training goes on" in warning.getMessage()
+    full = False
+    measure({"w": jnp.zeros(16)}, 3)
+    report = weighbridge.Report.open(tmp_path)
+    assert list(report.table("training_units")["step"]) == [0, 1, 2, 3]
+    assert sorted(report.table("training_groups")["step"]) == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert report.complete
+
+
+def test_groups_are_measured_by_real_floats_alone(tmp_path):
+    p = {"w": jnp.arange(4.0), "n": jnp.arange(4), "rate": 2.0, "none": None}
+
+    def loss(p, x):
+        assert p["none"] is None
+        return jnp.mean(x @ (p["w"] * p["n"])) * p["rate"]
+
+    x = X[0][:, :4]
+    record_groups(loss, {"x": x}, report=tmp_path)(p, 0)
+    rows = weighbridge.Report.open(tmp_path).table("training_groups").set_index("name")
+    assert set(rows.index) == {"w", grouped.WHOLE}
+    expected = np.linalg.norm(x.astype(np.float64).mean(axis=0) * np.arange(4) * 2)
+    assert rows.loc["w", "gradient_norm"] == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(BadArgument, match="leave no tensor of real floats"):
+        record_groups(loss, {"x": x}, report=tmp_path, include=["n"])(p, 0)
+
+
+LOSSES = {
+    "of each example": (lambda p, x: x @ p["w"], r"group 'x': the loss is float32\[24\]; expected one real number"),
+    "with auxiliaries": (lambda p, x: (p["w"].sum(), x), "group 'x': the loss is a tuple"),
+    "whole": (lambda p, x: x.shape[0], r"the loss is int32\[\]"),
+    "branches": (lambda p, x: p["w"][0] if x[0, 0] > 0 else 0.0, "cannot be traced and differentiated: Tracer"),
+    "other sizes": (lambda p, x: jnp.mean(x @ p["w"][:3]), "cannot be traced and differentiated: TypeError: "),
+    "no reverse": (
+        lambda p, x: jax.lax.while_loop(lambda a: a < 9, lambda a: a + 1, p["w"][0]),
+        "cannot be traced and differentiated: ValueError: Reverse-mode",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", LOSSES)
+def test_a_loss_without_a_gradient_is_one_line(tmp_path, what):
+    loss, said = LOSSES[what]
+    measure = record_groups(loss, {"x": X[0]}, report=tmp_path)
+    with pytest.raises(BadArgument, match=said) as raised:
+        measure({"w": jnp.ones(16)}, 0)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"tokens": np.ones((9, 5))}, r"group 'b': an example is of shape \[5\], in 'a' of \[7\]; pad or cut them"),
+        ({"token": np.ones((9, 7))}, "group 'b': its arrays are not called as those of 'a'"),
+    ],
+    ids=["length", "name"],
+)
+def test_groups_that_are_not_alike_raise(tmp_path, other, said):
+    with pytest.raises(BadArgument, match=said):
+        record_groups(loss, {"a": {"tokens": np.ones((9, 7))}, "b": other}, report=tmp_path)
 
 
 def test_groups_that_cannot_be_measured_raise(tmp_path):

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 import weighbridge
+from weighbridge.app import training_tab
 from weighbridge.errors import BadArgument
 from weighbridge.views import (
     gradient_histogram,
@@ -93,6 +94,40 @@ def test_the_path_and_its_curves(tmp_path):
         trajectory(report, (0, 9))
     other = weighbridge.trajectory([{"a": np.ones(2)}, {"b": np.ones(2)}], report=tmp_path / "s", device="cpu")
     assert drawn(trajectory(other), hv.Text)
+
+
+def test_checkpoints_that_are_one_have_no_variance(tmp_path):
+    steps = [{"w": np.ones(3)}] * 2
+    plot = hv.renderer("bokeh").get_plot(trajectory(weighbridge.trajectory(steps, report=tmp_path / "r", device="cpu")))
+    assert plot.handles["xaxis"].axis_label == "component 1 (no variance)"
+    assert plot.handles["yaxis"].axis_label == "component 2 (no variance)"
+
+
+def test_a_path_that_is_not_there_says_why(tmp_path):
+    report = weighbridge.trajectory([{"w": np.ones(3)}, {"w": np.full(3, 1e200)}], report=tmp_path / "r", device="cpu")
+    (text,) = drawn(trajectory(report), hv.Text)
+    assert "squared steps exceed float64" in text.data[2]
+
+
+def test_a_drawing_that_fails_is_tried_again(run, monkeypatch):
+    """A part may be read while the run replaces it."""
+    follow, draws = [], []
+    monkeypatch.setattr(training_tab.panel.state, "add_periodic_callback", lambda call, period: follow.append(call))
+
+    def draw():
+        draws.append(1)
+        if len(draws) == 2:
+            raise weighbridge.ReportError("a part cannot be read")
+        return []
+
+    training_tab._following(run, "training", (), draw)
+    parts = training_tab.parts_of(run.folder / "tables" / "training")
+    monkeypatch.setattr(training_tab, "parts_of", lambda folder: [*parts, ("part-00099.parquet", 1)])
+    with pytest.raises(weighbridge.ReportError):
+        follow[0]()
+    follow[0]()
+    follow[0]()
+    assert len(draws) == 3
 
 
 @pytest.fixture(scope="module")
