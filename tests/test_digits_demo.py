@@ -1,9 +1,7 @@
 """The shipped demo network is the one that `examples/train_digits.py` describes, and that script still trains."""
 
-import importlib.util
 import json
 from importlib.resources import as_file, files
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -12,16 +10,12 @@ import pytest
 for distribution in ("flax", "optax", "safetensors", "sklearn"):
     pytest.importorskip(distribution)
 
-SCRIPT = Path(__file__).parents[1] / "examples" / "train_digits.py"
 SHIPPED = files("weighbridge") / "data" / "digits_cnn.safetensors"
 
 
 @pytest.fixture(scope="module")
-def digits() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("train_digits", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def digits(script) -> ModuleType:
+    return script("train_digits")
 
 
 @pytest.fixture(scope="module")

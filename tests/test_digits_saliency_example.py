@@ -1,8 +1,6 @@
 """`examples/digits_saliency.py` draws its maps and their checks, and the page shows them from its report."""
 
-import sys
 from dataclasses import replace
-from importlib import import_module
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -20,13 +18,8 @@ from weighbridge.report import Report  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory) -> Path:
-    folder, examples = tmp_path_factory.mktemp("digits") / "pictures", str(Path(__file__).parents[1] / "examples")
-    sys.path.insert(0, examples)
-    try:
-        example = import_module("digits_saliency")
-    finally:
-        sys.path.remove(examples)
+def drawn(script, tmp_path_factory) -> Path:
+    folder, example = tmp_path_factory.mktemp("digits") / "pictures", script("digits_saliency")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(example, "OPTIONS", {name: example.OPTIONS[name] for name in ("input_x_gradient", "grad_cam")})
         patch.setattr(example, "CHECKED", ("input_x_gradient",))

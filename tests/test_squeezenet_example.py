@@ -1,8 +1,6 @@
 """`examples/squeezenet.py` loads the real network whole, and its units are excited more than by any photograph."""
 
-import importlib.util
 import shutil
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -30,13 +28,8 @@ pytestmark = pytest.mark.skipif(not WEIGHTS.exists(), reason="no folder shared/d
 
 
 @pytest.fixture(scope="module")
-def squeezenet() -> ModuleType:
-    script = Path(__file__).parents[1] / "examples" / "squeezenet.py"
-    spec = importlib.util.spec_from_file_location("squeezenet_example", script)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+def squeezenet(script) -> ModuleType:
+    return script("squeezenet")
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,6 @@
 """Bias: contributions equal hand computations, the test is exact, and the named set closes a planted gap."""
 
-import importlib.util
 import io
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -400,18 +397,10 @@ def test_bad_calls_are_one_line_before_any_work(case, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def example():
+def example(script):
     for package in ("flax", "optax", "sklearn", "holoviews"):
         pytest.importorskip(package)
-    folder = Path(__file__).resolve().parents[3] / "examples"
-    sys.path.insert(0, str(folder))
-    try:
-        spec = importlib.util.spec_from_file_location("digits_bias", folder / "digits_bias.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        yield module
-    finally:
-        sys.path.remove(str(folder))
+    return script("digits_bias")
 
 
 @pytest.mark.slow

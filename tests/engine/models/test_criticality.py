@@ -1,8 +1,5 @@
 """Criticality equals the explicit computation, example by example, in float64; what nothing depends on scores zero."""
 
-import importlib.util
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -384,12 +381,8 @@ def test_curves_are_removal_by_hand():
 
 
 @pytest.fixture(scope="module")
-def train_digits():
-    path = Path(__file__).resolve().parents[3] / "examples" / "train_digits.py"
-    spec = importlib.util.spec_from_file_location("train_digits", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def train_digits(script):
+    return script("train_digits")
 
 
 def test_the_top_of_the_digits_network_hurts_more_than_chance_and_magnitude(digits, train_digits):

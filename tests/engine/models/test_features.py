@@ -1,9 +1,7 @@
 """What a unit looks for: planted patterns are found, units of a real network are excited more than by its own data."""
 
-import importlib.util
 import sys
 from importlib.resources import as_file, files
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -171,16 +169,10 @@ def test_without_optax_a_line_says_what_to_install(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def circuits():
+def circuits(script):
     for distribution in ("flax", "safetensors", "sklearn"):
         pytest.importorskip(distribution)
-    folder = Path(__file__).parents[3] / "examples"
-    sys.path.insert(0, str(folder))
-    spec = importlib.util.spec_from_file_location("digits_circuits", folder / "digits_circuits.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    sys.path.remove(str(folder))
+    return script("digits_circuits")
 
 
 def test_units_of_the_digits_are_excited_more_than_by_any_digit(circuits):

@@ -141,29 +141,23 @@ def test_the_model_is_left_as_it_was(model):
     assert [type(module) for _, module in nnx.iter_modules(model)] == before
 
 
-def test_first_layer_of_the_digits_network_is_its_kernel(digits):
+def test_first_layer_of_the_digits_network_is_its_kernel(digits, script):
     from safetensors.numpy import load_file
 
-    network, tensors = digits_network(), load_file(digits)
+    network, tensors = digits_network(script), load_file(digits)
     found = weighbridge.expanded_weights(network, target="conv1", shape=(1, 8, 8, 1))
     np.testing.assert_allclose(found.values, np.moveaxis(tensors["conv1.kernel"], -1, 0), rtol=1e-6)
 
 
-def test_a_dense_layer_after_the_target_does_not_hold_the_map_small():
-    found = weighbridge.expanded_weights(digits_network(), source="conv1", target=("conv2", 3), shape=(1, 8, 8, 1))
+def test_a_dense_layer_after_the_target_does_not_hold_the_map_small(script):
+    network = digits_network(script)
+    found = weighbridge.expanded_weights(network, source="conv1", target=("conv2", 3), shape=(1, 8, 8, 1))
     assert not found.kernel.cut
     assert found.kernel.stride == (2, 2)
     assert found.values.shape == (6, 6, 32)
 
 
-def digits_network():
-    import importlib.util
-    from pathlib import Path
-
+def digits_network(script):
     for distribution in ("optax", "safetensors", "sklearn"):
         pytest.importorskip(distribution)
-    script = Path(__file__).parents[3] / "examples" / "train_digits.py"
-    spec = importlib.util.spec_from_file_location("train_digits", script)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.load(locate("digits"))
+    return script("train_digits").load(locate("digits"))
