@@ -223,6 +223,10 @@ def _limits(options: dict[str, Any]) -> Iterator[str]:
         "Adjusted p holds for the units of this one run together. A run that was chosen among several, or repeated "
         "with other layers or keys until it pleased, proves less than it says."
     )
+    yield (
+        "Adjusted p is against groups that do not differ at all. Where one is much smaller than the other and its "
+        "values spread more, units of equal means may be found; groups of one size are safe from that."
+    )
     yield "Intervals of units are each for itself, not for all together, and the ranking was made from the same inputs."
     yield (
         "The set was chosen on the validation inputs, so that its figures there are too good; those held out were not "

@@ -15,7 +15,7 @@ from weighbridge.models.bias_case import Case
 from weighbridge.models.bias_data import SHARES, SPLITS, IntArray, Rows, Split, read
 from weighbridge.models.bias_outcomes import INTERVENTIONS, Intervention, Judge, Outcome, Sampling
 from weighbridge.models.bias_report import BiasReport, unit_names
-from weighbridge.models.bias_search import Aim, Found, shortest
+from weighbridge.models.bias_search import NOTHING, Aim, Found, shortest
 from weighbridge.models.bias_significance import MaxT, intervals, max_t
 from weighbridge.models.bias_sites import Ablation, rank_by_site
 
@@ -144,7 +144,8 @@ def bias(
 
     `splits` are shares, drawn with `key`; or arrays of 0, 1, 2 by group. Inputs that hold NaN or infinities are left
     out; batches that end early or fail leave what came before; `notes` say so. Contributions take (inputs × units)
-    float32 in memory; runs of the network `memory` bytes, as for `saliency`. Weights are run input by input, which is
+    float32 in memory, their bootstrap 16 bytes a unit and resample; runs of the network `memory` bytes, as for
+    `saliency`. Weights are run input by input, which is
     slower. With `report`, a folder, tables `bias` and `bias_interventions` are written as they come about: what fails
     later leaves them, marked incomplete. `weighbridge.export(report, html=file)` makes an audit page of them.
 
@@ -154,7 +155,7 @@ def bias(
     Source: Leino et al. 2018, arXiv 1802.03788 (influence of units as integrated gradients); Dhamdhere et al. 2018,
     arXiv 1805.12233 (conductance); Westfall and Young 1993 (max-T).
     """
-    aim = Aim(intervention, rescale, remove, lose)
+    aim = Aim(intervention, float(rescale), float(remove), float(lose))
     _check(design, ablation, steps, permutations, resamples, level, key, aim, if_exists)
     examples = read(groups, labels, paired=design == "pairs", count=count)
     if accuracy_of not in (None, *examples.names):
@@ -166,10 +167,10 @@ def bias(
         **{what: [*given] for what, given in sought.items()},
         "design": design,
         "ablation": ablation,
-        "steps": [*steps],
-        "permutations": permutations,
-        "resamples": resamples,
-        "level": level,
+        "steps": [*map(int, steps)],
+        "permutations": int(permutations),
+        "resamples": int(resamples),
+        "level": float(level),
         "key": int(key),
         "accuracy_of": accuracy_of,
         **asdict(aim),
@@ -239,8 +240,10 @@ def _notes(attribution: Attribution, units: Units, named: Found, aim: Aim) -> li
         found.append("no unit is significant")
     elif not len(units.order):
         found.append("all significant units work against the gap")
+    elif not abs(named.gaps[0]) > NOTHING:
+        found.append("the metric shows no gap on the validation inputs, so that there is none to close")
     elif not named.reached:
-        left = abs(named.gaps[named.units]) / abs(named.gaps[0]) if named.gaps[0] else np.nan
+        left = abs(named.gaps[named.units]) / abs(named.gaps[0])
         found.append(
             f"no prefix of the {len(units.order)} candidates removes {aim.remove:.0%} of the gap at under "
             f"{100 * aim.lose:g} points of accuracy; the best of {named.units} leaves {left:.0%}"
@@ -279,5 +282,8 @@ def _check(
         )
     if not isinstance(key, int | np.integer) or key < 0:
         raise BadArgument(f"key is {key}; expected a whole number from 0 on, which all that is random follows from")
-    if not 0 < aim.remove <= 1 or not aim.lose > 0:
-        raise BadArgument(f"remove is {aim.remove}, lose {aim.lose}; expected shares, such as 0.8 and 0.01")
+    if not 0 < aim.remove <= 1 or not aim.lose > 0 or not np.isfinite(aim.rescale):
+        raise BadArgument(
+            f"remove is {aim.remove}, lose {aim.lose}, rescale {aim.rescale}; expected shares, such as 0.8 and 0.01, "
+            "and a finite factor"
+        )

@@ -122,9 +122,10 @@ def _batches(name: str, given: Any, count: int | None) -> tuple[Any, Any, str]:
 
 def _finite(inputs: list[Any], labels: list[Any], paired: bool) -> tuple[list[Any], list[Any], int]:
     """Both groups without inputs that hold NaN or infinities, of pairs without both; and how many are gone."""
-    if not np.issubdtype(inputs[0].dtype, np.inexact):
+    if inputs[0].dtype.kind in "biu":
         return inputs, labels, 0
-    kept = [np.isfinite(x).all(axis=tuple(range(1, x.ndim))) for x in inputs]
+    wide = [x if x.dtype.kind in "fc" else x.astype(np.float32) for x in inputs]  # bfloat16 is of no kind of NumPy's
+    kept = [np.isfinite(x).all(axis=tuple(range(1, x.ndim))) for x in wide]
     if paired:
         kept = [kept[0] & kept[1]] * 2
     dropped = sum(int((~k).sum()) for k in kept)

@@ -10,6 +10,9 @@ from weighbridge.models.bias_data import Rows
 from weighbridge.models.bias_outcomes import Intervention, Judge
 from weighbridge.models.bias_sites import IntArray, Site
 
+NOTHING = 1e-12
+"""A gap of no more is none but for rounding."""
+
 
 @dataclass(frozen=True)
 class Aim:
@@ -37,18 +40,21 @@ class Found:
 def shortest(judge: Judge, rows: Rows, ranks: Mapping[Site, IntArray], candidates: int, aim: Aim) -> Found:
     """The shortest prefix of the candidates that serves; where none does, that within the cost that removes most.
 
-    Without accuracies, which are then NaN, the cost bounds nothing. Prefixes are looked at a few at a time.
+    Without accuracies, which are then NaN, the cost bounds nothing. Prefixes are looked at a few at a time. Where there
+    is no gap to close, none serves.
     """
     gaps, accuracies = np.zeros(0), np.zeros(0)
+    there = True
     while len(gaps) <= candidates:
         more = judge.prefixes(rows, ranks, aim.intervention, aim.rescale, len(gaps))
         gaps, accuracies = np.concatenate([gaps, more[0]]), np.concatenate([accuracies, more[1]])
         gaps, accuracies = gaps[: candidates + 1], accuracies[: candidates + 1]
+        there = bool(abs(gaps[0]) > NOTHING)
         serves = _cheap(accuracies, aim) & (np.abs(gaps) <= (1 - aim.remove) * np.abs(gaps[0]))
-        if candidates and serves[1:].any():
+        if there and serves[1:].any():
             return Found(1 + int(np.argmax(serves[1:])), True, gaps, accuracies)
     left = np.where(_cheap(accuracies, aim), np.abs(gaps), np.inf)
-    return Found(int(np.argmin(left)), False, gaps, accuracies)
+    return Found(int(np.argmin(left)) if there else 0, False, gaps, accuracies)
 
 
 def _cheap(accuracies: npt.NDArray[np.float64], aim: Aim) -> npt.NDArray[np.bool_]:

@@ -40,8 +40,10 @@ def max_t(values: Any, first: int, *, paired: bool, permutations: int, level: fl
     difference over its root mean square, times sqrt(n). Both grow with Student's t by one function for all units, and
     their denominators are the same in every permutation. These permute the groups' labels, or flip the signs of pairs
     at random. With B of them p = (1 + #{greatest |statistic| >= |own|}) / (1 + B), which holds the chance of any false
-    find at the level, whatever the dependence between units. Constant columns have statistic 0, columns with NaN have
-    NaN throughout. Products in float32 at the highest precision.
+    find at the level, whatever the dependence between units, where nothing but chance tells the groups apart (the null
+    of a permutation test). Of two groups of equal means but other spreads, and of very unequal sizes, the smaller one
+    the wider, it finds too many; of groups of one size it does not. Constant columns have statistic 0, columns with
+    NaN have NaN throughout. Products in float32 at the highest precision.
 
     Source: Westfall and Young 1993, "Resampling-based multiple testing", section 2.6; Phipson and Smyth 2010,
     doi:10.2202/1544-6115.1585 (the ones in p).

@@ -67,13 +67,15 @@ def criticality(
     A channel is an index along `channel_axis` (-1 in flax's layouts, 0 in PyTorch's) of all of a layer's tensors that
     have as many: kernel and bias. A layer is what a name says before its last dot, unless `layers` maps it to its
     tensors' names. Heads are known by the names of flax's attention; of others `heads` says how many there are, by the
-    attention's name. `include` and `exclude` select tensors, `leave_one_out` the layers whose units are removed.
+    attention's name; keys and values that several heads share belong to none. `include` and `exclude` select tensors,
+    `leave_one_out` the layers whose units are removed.
 
     The curves remove the `shares` of the weights with the highest scores over all examples, against `draws` random
     orders (`key`); `shares=()` is for none.
 
     Memory: what the compiler plans for a chunk of examples stays within `memory` bytes (default: 256 MiB on CPUs, 2 GiB
-    on accelerators); the host holds 32 bytes a weight and task. Gradients are float32, or float64 for such weights;
+    on accelerators); the host holds some 80 bytes a weight and task. The network runs in the arithmetic of its weights,
+    so that of bfloat16 ones scores are as coarse as that; the default loss, sums and squares are float32 or wider, and
     states merge in float64, in the order of the examples, so the cut into batches changes nothing. Examples whose loss
     or gradient is not finite are counted in `broken` and left out. Errors are standard errors over examples, NaN for
     fewer than two.
@@ -123,10 +125,10 @@ def criticality(
     if ended is None and other is not None:
         scores = {score: _row(result.scores(score), subject) for score in SCORES}
         try:
-            for curve in ablation_curves(subject, other, scores, removed_shares, draws=draws, seed=key, told=told):
-                result.curves.append(curve)
+            curves = ablation_curves(subject, other, scores, removed_shares, draws=draws, seed=key, told=told)
         except DatasetEnded as error:
-            ended = error
+            ended, curves = error, error.partial
+        result.curves.extend(curves)
         written.ablated(result, subject.count, time.monotonic() - began, ended)
     if ended is not None:
         ended.partial = result

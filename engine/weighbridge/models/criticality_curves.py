@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weighbridge.errors import BadArgument
-from weighbridge.models.criticality_data import Dataset, device_arrays
+from weighbridge.models.criticality_data import Chunk, Dataset, DatasetEnded, device_arrays
 from weighbridge.models.criticality_moments import FloatArray, Moments, empty, merge, summarize
 from weighbridge.models.criticality_passes import Subject, ablated, fitted, shaped
 from weighbridge.models.saliency_calls import abstract
@@ -66,7 +66,11 @@ def ablation_curves(
     seed: int,
     told: Callable[[str, int, int], None],
 ) -> list[AblationCurve]:
-    """Curves of each score, of the highest first, and of `draws` random orders of all weights; ties in their order."""
+    """Curves of each score, of the highest first, and of `draws` random orders of all weights; ties in their order.
+
+    Examples whose loss is not finite with the whole network are left out. Raises `DatasetEnded` where the data set
+    breaks off, with the curves of the examples before it as `partial`.
+    """
     ranks = {name: _ranks(values) for name, values in scores.items()}
     orders = [*((name, 0) for name in scores), *((RANDOM, draw) for draw in range(draws))]
     firsts = np.rint(shares * subject.count).astype(np.int32)
@@ -78,20 +82,34 @@ def ablation_curves(
         return ablated(subject, *of)
 
     run = fitted(subject, program, arguments, _AT_ONCE, "one example of an ablated network")
-    states: dict[tuple[str, int, int], Moments] = {}
+    states = {(*order, i): empty((2,)) for order in orders for i in range(len(shares))}
+
+    def pairs(chunk: Chunk, arrays: tuple[Any, Any], order: Any, first: int) -> FloatArray:
+        """Loss and correctness of each example without the weights before `first`, (examples, 2)."""
+        found = run.run(*arrays, order, np.int32(first))
+        return np.stack([np.asarray(of, np.float64)[: chunk.count] for of in found], axis=1)
+
+    def curves() -> list[AblationCurve]:
+        return [_curve(*order, shares, [states[*order, i] for i in range(len(shares))]) for order in orders]
+
     seen = 0
-    for chunk in dataset.chunks(run.size):
-        arrays = device_arrays(chunk)
-        for name, draw in orders:
-            order = jnp.asarray(ranks[name] if name in ranks else _drawn(subject.count, seed, draw))
-            for i, first in enumerate(firsts):
-                found = run.run(*arrays, order, np.int32(first))
-                pair = np.stack([np.asarray(of, np.float64)[: chunk.count] for of in found], axis=1)
-                before = states.get((name, draw, i), empty((2,)))
-                states[name, draw, i] = merge(before, summarize(pair))
-        seen += chunk.count
-        told("ablating", seen, 0)
-    return [_curve(name, draw, shares, [states[name, draw, i] for i in range(len(shares))]) for name, draw in orders]
+    try:
+        for chunk in dataset.chunks(run.size):
+            arrays = device_arrays(chunk)
+            whole = pairs(chunk, arrays, jnp.zeros(subject.count, jnp.int32), 0)
+            kept = np.isfinite(whole[:, 0])
+            for name, draw in orders:
+                order = jnp.asarray(ranks[name] if name in ranks else _drawn(subject.count, seed, draw))
+                for i, first in enumerate(firsts):
+                    now = (pairs(chunk, arrays, order, first) if first else whole)[kept]
+                    if len(now):
+                        states[name, draw, i] = merge(states[name, draw, i], summarize(now))
+            seen += chunk.count
+            told("ablating", seen, 0)
+    except DatasetEnded as error:
+        error.partial = curves() if seen else []
+        raise
+    return curves()
 
 
 def _curve(name: str, draw: int, shares: FloatArray, states: Sequence[Moments]) -> AblationCurve:

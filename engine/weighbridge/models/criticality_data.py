@@ -52,13 +52,26 @@ class Dataset:
         self.again = self._rest is not batches
         """Whether it can be read more than once."""
         self._first: Batch | None = None
-        for raw in self._rest:
-            batch = self._checked(raw, 0)
+        self._parts = 0
+        """How many parts the first batch has: the others have as many."""
+        self._at = 0
+        """Batches read until the first that has examples, itself among them."""
+        while self._first is None:
+            batch = self._checked(self._begin(self._rest), self._at)
+            self._at += 1
             if len(batch.inputs):
                 self._first = batch
-                break
-        if self._first is None:
-            raise BadArgument(f"{what} has no examples; expected batches (inputs, labels)")
+
+    def _begin(self, batches: Iterator[Any]) -> Any:
+        """The next batch of a data set that has given no example yet."""
+        try:
+            return next(batches)
+        except StopIteration:
+            raise BadArgument(f"{self._what} has no examples; expected batches (inputs, labels)") from None
+        except Exception as error:
+            raise BadArgument(
+                f"{self._what}: batch {self._at} raises {said(error)}; expected (inputs, labels)"
+            ) from error
 
     @property
     def one(self) -> tuple[Any, Any]:
@@ -91,7 +104,7 @@ class Dataset:
             first, rest = self._first, self._rest
             self._rest = None
             yield first
-            yield from self._read(rest, 1)
+            yield from self._read(rest, self._at)
         elif self.again:
             yield from self._read(iter(self._given), 0)
         else:
@@ -124,11 +137,16 @@ class Dataset:
         if len(set(lengths)) > 1 or lengths[0] < 0:
             shapes = ", ".join(str(array.shape) for array in arrays)
             raise BadArgument(f"{where} has shapes {shapes}; expected as many examples in each, first axis")
+        self._parts = self._parts or len(raw)
+        if len(raw) != self._parts:
+            raise BadArgument(f"{where} is of {len(raw)}; expected {self._parts}, as in the batches before")
         inputs, labels = arrays[:2]
         if self._first is not None:
             for of, now, before in (("inputs", inputs, self._first.inputs), ("labels", labels, self._first.labels)):
                 if now.shape[1:] != before.shape[1:]:
                     raise BadArgument(f"{of} have shape {now.shape}; expected (examples, {_sides(before)})")
+                if not np.can_cast(now.dtype, before.dtype, "same_kind"):
+                    raise BadArgument(f"{of} are {now.dtype}; expected {before.dtype}, as in the batches before")
             inputs, labels = inputs.astype(self._first.inputs.dtype), labels.astype(self._first.labels.dtype)
         return Batch(inputs, labels, self._task_names(arrays, where))
 
@@ -144,10 +162,8 @@ class Dataset:
                 f"{where}: tasks are {ids.dtype} of shape {ids.shape}; expected a number or name for each example"
             )
         found = tuple(map(str, ids.tolist()))
-        if WHOLE in found:
-            raise BadArgument(
-                f"{where}: a task is called {WHOLE!r}, as all examples together are; give it another name"
-            )
+        for own in {WHOLE, ""} & set(found):
+            raise BadArgument(f"{where}: a task is called {own!r}, as all examples together are; give it another name")
         return found
 
 

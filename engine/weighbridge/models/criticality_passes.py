@@ -100,8 +100,13 @@ class Subject:
 
 
 def default_loss(outputs: Any, labels: Any) -> Any:
-    """Cross-entropy in nats of each example, averaged over positions where there are several."""
-    found = -jnp.take_along_axis(jax.nn.log_softmax(outputs), labels[..., None], axis=-1)[..., 0]
+    """Cross-entropy in nats of each example, averaged over positions where there are several.
+
+    In float32 at least, whatever the outputs are. A label that is no class gives NaN.
+    """
+    wide = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
+    found = -jnp.take_along_axis(jax.nn.log_softmax(wide), labels[..., None], axis=-1)[..., 0]
+    found = jnp.where((labels >= 0) & (labels < outputs.shape[-1]), found, jnp.nan)
     return found.mean(axis=tuple(range(1, found.ndim)))
 
 

@@ -45,7 +45,8 @@ class Written:
     def ablated(self, result: Criticality, weights: int, seconds: float, ended: WeighbridgeError | None) -> None:
         """Writes the curves."""
         if self.folder is not None:
-            rows = [_curve_row(curve, i, weights) for i, curve in enumerate(result.curves)]
+            reason = {"reason": None if ended is None else str(ended)}
+            rows = [_curve_row(curve, i, weights) | reason for i, curve in enumerate(result.curves)]
             _write(self.folder, CURVES, rows, seconds, complete=ended is None)
 
 
@@ -61,9 +62,12 @@ def begin(
         return Written(None)
     for table in tables:
         folder, manifest = folder_for(report, table, options, name=name, if_exists=if_exists)
-        manifest.save(folder)
         if if_exists == "overwrite":
-            clear(folder / "tables" / table)
+            if CURVES not in tables:
+                manifest.analyses.pop(CURVES, None)
+            for old in {table, CURVES}:  # curves are of the scores that go
+                clear(folder / "tables" / old)
+        manifest.save(folder)
     return Written(folder)
 
 

@@ -179,28 +179,41 @@ def _heads(
     channel_axis: int,
     first: int,
 ) -> Family | None:
-    """The heads of an attention: flax's tensors have an axis of them, of others `count` says how many there are."""
-    found: list[tuple[int, int]] = []
+    """The heads of an attention: flax's tensors have an axis of them, of others `count` says how many there are.
+
+    Keys and values of fewer heads than the queries are shared by several (grouped queries), and belong to none.
+    """
+    found = []
     for i, name in enumerate(names):
         role = roles.get(layer_of(name))
         place = None if role is None else _head_axis(role, shapes[i], bias=_is_bias(name), channel_axis=channel_axis)
-        if place is None:
-            continue
-        axis, own = place
-        extent = shapes[i][axis]
-        count = extent if own and count is None else count
-        if count is None:
-            return None
-        if (own and extent != count) or count < 1 or extent % count:
-            raise BadArgument(f"heads: {block!r} cannot have {count} heads; {name!r} has {extent} along axis {axis}")
-        found.append((i, axis))
+        if place is not None:
+            found.append(_Headed(i, place[0], place[1], shapes[i][place[0]], role in ("attention_k", "attention_v")))
+    extents = {of.own: of.extent for of in found if not of.keys}
+    found = [of for of in found if not of.keys or of.extent == extents.get(of.own, of.extent)]
+    count = count if count is not None else next((of.extent for of in found if of.own), None)
     if not found or count is None:
         return None
+    for i, axis, own, extent, _ in found:
+        if (own and extent != count) or count < 1 or extent % count:
+            raise BadArgument(
+                f"heads: {block!r} cannot have {count} heads; {names[i]!r} has {extent} along axis {axis}"
+            )
     members = (
-        Member(i, axis, np.repeat(np.arange(first, first + count, dtype=np.int32), shapes[i][axis] // count))
-        for i, axis in found
+        Member(i, axis, np.repeat(np.arange(first, first + count, dtype=np.int32), extent // count))
+        for i, axis, _, extent, _ in found
     )
     return Family(block, "head", first, count, tuple(members))
+
+
+class _Headed(NamedTuple):
+    """A tensor with heads along an axis, which may be theirs alone; `keys` says that it holds keys or values."""
+
+    tensor: int
+    axis: int
+    own: bool
+    extent: int
+    keys: bool
 
 
 def _is_bias(name: str) -> bool:

@@ -165,7 +165,8 @@ def bias_map(report: Report, layer: str, *, channel: int | None = None, theme: T
     rows, cols = found.attribution.shape
     limit = float(np.nanmax(np.abs(found.attribution), initial=0.0)) or 1.0
     at = np.arange(cols), np.arange(rows)
-    image = hv.Image((*at, found.attribution), ["column", "row"], "part of the gap")
+    box = (-0.5, -0.5, cols - 0.5, rows - 0.5)
+    image = hv.Image((*at, found.attribution), ["column", "row"], "part of the gap", bounds=box)
     of = "all channels" if channel is None else f"channel {channel}"
     cells = [(x, y, str(n)) for (y, x), n in np.ndenumerate(found.significant) if n]
     layers = [image.opts(cmap=list(paint.diverging), clim=(-limit, limit), colorbar=True, tools=["hover"])]

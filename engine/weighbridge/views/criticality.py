@@ -90,7 +90,8 @@ def criticality(
     names = np.broadcast_to(found.units.astype(str), found.scores.shape)
     tasks = np.broadcast_to(np.array(found.tasks)[:, None], found.scores.shape)
     places = np.arange(len(found.units)), np.arange(len(found.tasks))
-    picture = hv.Image((*places, found.scores, names, tasks), ["x", "y"], [score, found.kind, "task"])
+    box = (-0.5, -0.5, len(found.units) - 0.5, len(found.tasks) - 0.5)  # of one task its spacing would tell nothing
+    picture = hv.Image((*places, found.scores, names, tasks), ["x", "y"], [score, found.kind, "task"], bounds=box)
     every = -(-len(found.units) // max(width // 32, 1))
     idle = f", {found.idle:,} that none needs left out" if found.idle else ""
     return framed(

@@ -257,6 +257,26 @@ def test_heads_of_flat_kernels_are_as_many_as_the_caller_says():
             weighbridge.criticality(function, given, params=p, heads=heads, **NO_CURVES)
 
 
+def test_keys_that_heads_share_belong_to_none():
+    """Grouped queries: four heads, two of keys and values, in flax's layout and in flat kernels."""
+    rng = np.random.default_rng(4)
+    own = {"query": (5, 4, 2), "key": (5, 2, 2), "value": (5, 2, 2), "out": (4, 2, 3)}
+    flat = {"query": (5, 8), "key": (5, 4), "value": (5, 4), "out": (8, 3)}
+    given = [(rng.normal(size=(6, 5)).astype(np.float32), rng.integers(0, 3, 6))]
+    for shapes, heads in ((own, {}), (flat, {"attn": 4})):
+        p = {f"attn.{n}.kernel": rng.normal(size=of).astype(np.float32) for n, of in shapes.items()}
+
+        def function(p, x):
+            q, k, v = (x @ p[f"attn.{n}.kernel"].reshape(5, -1) for n in ("query", "key", "value"))
+            return jnp.tanh(q + jnp.repeat(k * v, 2, axis=1)) @ p["attn.out.kernel"].reshape(8, 3)
+
+        units = weighbridge.criticality(function, given, params=p, heads=heads, **NO_CURVES).units["attn"]
+        assert (units.kind, len(units.magnitude)) == ("head", 4)
+        of = [np.abs(p[f"attn.{n}.kernel"]) for n in ("query", "out")]
+        expected = of[0].reshape(5, 4, 2).sum(axis=(0, 2)) + of[1].reshape(4, 2, 3).sum(axis=(1, 2))
+        np.testing.assert_allclose(units.magnitude, expected, rtol=1e-5)
+
+
 def small(dataset=None, **options):
     return weighbridge.criticality(
         plain, batches() if dataset is None else dataset, params=tree(), **{**NO_CURVES, "leave_one_out": (), **options}
@@ -276,6 +296,55 @@ def test_examples_that_are_not_finite_are_counted_and_left_out():
     )
 
 
+def test_curves_leave_out_what_is_not_finite():
+    x, kept = X.copy(), np.delete(np.arange(COUNT), [2, 20])
+    x[[2, 20]] = np.nan
+    options = {"shares": (0.5, 1.0), "draws": 1}
+    for mine, theirs in zip(
+        small(batches(x=x), held_out=[(x, Y, TASKS)], **options).curves,
+        small(batches(x=x), held_out=[(X[kept], Y[kept], np.array(TASKS)[kept])], **options).curves,
+        strict=True,
+    ):
+        np.testing.assert_allclose(mine.loss, theirs.loss, rtol=1e-6)
+        np.testing.assert_allclose(mine.accuracy, theirs.accuracy)
+
+
+def test_curves_of_a_data_set_that_breaks_off_are_of_what_came_before(tmp_path):
+    with pytest.raises(DatasetEnded, match="held_out: batch 2 raises OSError") as caught:
+        small(held_out=broken("raises"), shares=(1.0,), draws=1, report=tmp_path)
+    first, second, _ = batches()
+    until = small(held_out=[first, second], shares=(1.0,), draws=1)
+    for mine, theirs in zip(caught.value.partial.curves, until.curves, strict=True):
+        np.testing.assert_allclose(mine.loss, theirs.loss, rtol=1e-6)
+    rows = weighbridge.Report.open(tmp_path).table("criticality_curves")
+    assert set(rows["reason"]) == {str(caught.value)}
+
+
+def test_a_label_that_is_no_class_breaks_its_example():
+    result = small([(X, np.where(np.arange(COUNT) == 3, -1, Y))])
+    assert (result.broken[0], result.examples[0]) == (1, COUNT - 1)
+
+
+def test_the_default_loss_of_coarse_outputs_is_fine():
+    coarse = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), tree())
+    result = weighbridge.criticality(plain, [(X, Y)], params=coarse, **{**NO_CURVES, "leave_one_out": ()})
+    steps = result.loss[0] * COUNT * 2.0**6
+    assert abs(steps - round(steps)) > 1e-3  # a sum of values of bfloat16 would be a multiple
+
+
+def test_overwriting_without_curves_leaves_none_of_before(tmp_path):
+    small(shares=(0.5,), draws=1, report=tmp_path)
+    small(report=tmp_path)
+    report = weighbridge.Report.open(tmp_path)
+    assert "criticality_curves" not in report.manifest.analyses
+    assert not list((tmp_path / "tables").glob("criticality_curves/part-*"))
+
+
+def raising():
+    yield from ()
+    raise OSError("gone\nand more")
+
+
 BAD = {
     "no examples": ({"dataset": []}, "dataset has no examples"),
     "no iterable": ({"dataset": 3}, "dataset is a int; expected an iterable"),
@@ -289,6 +358,8 @@ BAD = {
     "tensor": ({"layers": {"mlp": ["w"]}}, "no tensor 'w' for 'mlp'; there is: head.bias"),
     "tasks": ({"tasks": "class"}, "expected one of given, labels, none"),
     "task ids": ({"dataset": [(X, Y, X)]}, "tasks are float64"),
+    "no name": ({"dataset": [(X, Y, [""] * len(X))]}, "a task is called '', as all examples together are"),
+    "raises at once": ({"dataset": raising()}, "dataset: batch 0 raises OSError: gone; expected"),
     "task name": ({"dataset": [(X, Y, ["all"] * len(X))]}, "a task is called 'all', as all examples together are"),
     "draws": ({"draws": -1}, "draws is -1"),
     "parts of a draw": ({"draws": 2.5}, r"draws is 2\.5; expected a whole number"),
@@ -314,7 +385,12 @@ def broken(kind):
     yield second
     if kind == "raises":
         raise OSError("the disk is gone\nand more")
-    yield {"shape": (X[:, :3], Y, TASKS), "count": (X, Y[:-1])}[kind]
+    yield {
+        "shape": (X[:, :3], Y, TASKS),
+        "count": (X, Y[:-1]),
+        "dtype": (X.astype(complex), Y, TASKS),
+        "parts": (X, Y),
+    }[kind]
 
 
 @pytest.mark.parametrize(
@@ -323,6 +399,8 @@ def broken(kind):
         ("raises", "batch 2 raises OSError: the disk is gone;"),
         ("shape", r"inputs have shape \(29, 3\)"),
         ("count", "28"),
+        ("dtype", "inputs are complex128; expected float"),
+        ("parts", "is of 2; expected 3, as in the batches before"),
     ],
 )
 def test_of_a_data_set_that_breaks_off_what_came_before_is_kept(tmp_path, kind, why):
