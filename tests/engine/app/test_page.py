@@ -319,12 +319,18 @@ def test_a_map_of_words_tells_of_those_that_are_selected(chromium, serving, mini
     page.wait_for_timeout(4000)
     visited.keep("projection")
     page.locator(".bk-tool-icon-box-select").first.click()
-    left, top, width, height = visited.frame()
-    page.mouse.move(left + 0.42 * width, top + 0.42 * height)
-    page.mouse.down()
-    page.mouse.move(left + 0.47 * width, top + 0.47 * height, steps=5)
-    page.mouse.up()
-    page.get_by_text("rows selected").wait_for()
+
+    def selected():
+        """Drags a box; again where the map was still being drawn."""
+        left, top, width, height = visited.frame()
+        page.mouse.move(left + 0.42 * width, top + 0.42 * height)
+        page.mouse.down()
+        page.mouse.move(left + 0.47 * width, top + 0.47 * height, steps=5)
+        page.mouse.up()
+        page.wait_for_timeout(3000)
+        return page.get_by_text("rows selected").count()
+
+    visited.wait(selected, bool)
     rows = page.locator("table.figures tr")
     assert rows.count() > 3
     cells = rows.nth(1).locator("td")

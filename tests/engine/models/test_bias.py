@@ -334,6 +334,30 @@ def test_a_dataset_that_ends_early_leaves_what_came(caplog, error):
     assert found.units.significant.tolist() == [False, False, True, False]
 
 
+def test_where_the_metric_shows_no_gap_nothing_is_named():
+    """What has a gradient differs between the groups, the exact metric does not."""
+    shifted = {"one": INPUTS[:FIRST] + 9, "other": INPUTS[FIRST:]}
+    metric = (lambda out, labels: out[:, 1], lambda out, labels: jnp.zeros(len(out)))
+    found = small(groups=shifted, metric=metric, target=None)
+    assert len(found.units.order)
+    assert (found.reached, found.units.named.any()) == (False, False)
+    assert any("shows no gap on the validation inputs" in note for note in found.notes)
+
+
+def test_nan_in_coarse_inputs_is_left_out():
+    one = np.asarray(jnp.asarray(GROUPS["one"], jnp.bfloat16)).copy()
+    one[3, 0, 0, 0] = np.nan
+    coarse = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), PARAMS)
+    found = small(groups={"one": one, "other": GROUPS["other"].astype(one.dtype)}, params=coarse)
+    assert np.isfinite(found.units.p).all()
+    assert found.notes[0].startswith("1 inputs with NaN")
+
+
+def test_options_may_be_numbers_of_numpy(tmp_path):
+    small(permutations=np.int64(199), steps=(np.int64(8), np.int64(8)), rescale=np.float32(0.5), report=tmp_path)
+    assert Report.open(tmp_path).manifest.analyses["bias"].options["permutations"] == 199
+
+
 def test_inputs_with_nan_are_left_out():
     groups, labels = planted(2)
     broken = {"marked": groups["marked"].copy(), "plain": groups["plain"]}

@@ -213,3 +213,14 @@ def test_an_unfinished_report_is_exported_too(report, empty, tmp_path):
     assert "did not come to its end" in (tmp_path / "empty.html").read_text()
     with pytest.raises(BadArgument, match="needs a scan"):
         weighbridge.export(report, html=tmp_path / "c.html", heatmaps=["map"])
+
+
+def test_a_map_may_have_one_axis(tmp_path):
+    units = [unit(c, "line", "entry", f"{c % 2}@({c // 2},)", c % 2, [c // 2]) for c in range(8)]
+    report = written(tmp_path, [row | {"shape": [4, 2]} for row in units], [])
+    found = bias_map(report, "line")
+    hv.renderer("bokeh").get_plot(found)
+    (image,) = found.traverse(lambda x: x, [hv.Image])
+    values = image.dimension_values(2, flat=False)
+    assert values.shape == (1, 4)
+    np.testing.assert_allclose(values.sum(), sum(row["attribution"] for row in units))

@@ -125,3 +125,19 @@ def test_the_tab_shows_what_the_report_has(measured, scanned, digits):
     score.value = "taylor"
     assert len(images()) == 1
     assert "no criticality" in criticality_tab(scanned(digits), "light").object
+
+
+@pytest.mark.filterwarnings("ignore:Widget.name is deprecated:PendingDeprecationWarning")
+@pytest.mark.parametrize(("tasks", "units"), [("none", 6), ("labels", 1)], ids=["one task", "one unit"])
+def test_a_grid_may_have_one_row_or_one_column(tasks, units, tmp_path):
+    x, y = RNG.normal(size=(24, 5)), np.arange(24) % 3
+    params = {"w1": jnp.asarray(RNG.normal(size=(5, units)), jnp.float32), "w2": jnp.ones((units, 3), jnp.float32)}
+    params["w2"] = params["w2"].at[:, 1].set(-1)
+    weighbridge.criticality(
+        lambda p, x: jnp.tanh(x @ p["w1"]) @ p["w2"], [(x, y)], params=params, tasks=tasks, shares=(), report=tmp_path
+    )
+    report = weighbridge.Report.open(tmp_path)
+    (image,) = drawn(criticality(report, "w1"), hv.Image)
+    scores = image.dimension_values("leave_one_out", flat=False)
+    assert scores.shape == ((1 if tasks == "none" else 3), units)
+    assert "HoloViews" in repr(criticality_tab(report, "light"))
