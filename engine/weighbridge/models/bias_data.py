@@ -22,7 +22,10 @@ Rows = tuple[IntArray, IntArray]
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """All inputs, the first group's before the second's, which begin at `second`; `notes` say what is missing."""
+    """All inputs, the first group's before the second's, which begin at `second`; `notes` say what is missing.
+
+    `places` are theirs among those that each group gave.
+    """
 
     names: tuple[str, str]
     inputs: npt.NDArray[Any]
@@ -30,6 +33,7 @@ class Examples:
     second: int
     paired: bool
     notes: tuple[str, ...]
+    places: Rows
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -62,12 +66,15 @@ def read(groups: Mapping[str, Any], labels: Mapping[str, Any] | None, *, paired:
             )
         whole = min(map(len, inputs))
         inputs, known = [x[:whole] for x in inputs], [y if y is None else y[:whole] for y in known]
-    inputs, known, dropped = _finite(inputs, known, paired)
+    kept = _finite(inputs, paired)
+    dropped = sum(len(x) - len(k) for x, k in zip(inputs, kept, strict=True))
+    inputs = [x[k] for x, k in zip(inputs, kept, strict=True)]
+    known = [y if y is None else y[k] for y, k in zip(known, kept, strict=True)]
     notes += [f"{dropped} inputs with NaN or infinities are left out"] if dropped else []
     for note in notes:
         _LOG.warning("bias: %s", note)
     joined = None if known[0] is None else np.concatenate([y for y in known if y is not None])
-    return Examples(names, np.concatenate(inputs), joined, len(inputs[0]), paired, tuple(notes))
+    return Examples(names, np.concatenate(inputs), joined, len(inputs[0]), paired, tuple(notes), kept)
 
 
 def _told(given: Any) -> str:
@@ -81,7 +88,7 @@ def _group(name: str, given: Any, labels: Any, count: int | None) -> tuple[Any, 
         inputs, known = np.asarray(given), None if labels is None else np.asarray(labels)
     else:
         inputs, known, note = _batches(name, given, count)
-        known = known if labels is None else np.asarray(labels)
+        known = known if labels is None else np.asarray(labels)[: len(inputs)]
     if not inputs.ndim or not len(inputs):
         raise BadArgument(f"group {name!r} has no inputs; expected an array with the inputs along its first axis")
     if known is not None and known.shape[:1] != inputs.shape[:1]:
@@ -120,26 +127,22 @@ def _batches(name: str, given: Any, count: int | None) -> tuple[Any, Any, str]:
     return inputs, labels, ""
 
 
-def _finite(inputs: list[Any], labels: list[Any], paired: bool) -> tuple[list[Any], list[Any], int]:
-    """Both groups without inputs that hold NaN or infinities, of pairs without both; and how many are gone."""
-    if inputs[0].dtype.kind in "biu":
-        return inputs, labels, 0
-    wide = [x if x.dtype.kind in "fc" else x.astype(np.float32) for x in inputs]  # bfloat16 is of no kind of NumPy's
-    kept = [np.isfinite(x).all(axis=tuple(range(1, x.ndim))) for x in wide]
+def _finite(inputs: list[Any], paired: bool) -> Rows:
+    """Places of each group's inputs that hold no NaN or infinity; of pairs those where neither does."""
+    whole = [np.ones(len(x), bool) for x in inputs]
+    if inputs[0].dtype.kind not in "biu":
+        wide = [x if x.dtype.kind in "fc" else x.astype(np.float32) for x in inputs]  # bfloat16 is of no NumPy kind
+        whole = [np.isfinite(x).all(axis=tuple(range(1, x.ndim))) for x in wide]
     if paired:
-        kept = [kept[0] & kept[1]] * 2
-    dropped = sum(int((~k).sum()) for k in kept)
-    return (
-        [x[k] for x, k in zip(inputs, kept, strict=True)],
-        [y if y is None else y[k] for y, k in zip(labels, kept, strict=True)],
-        dropped,
-    )
+        whole = [whole[0] & whole[1]] * 2
+    return np.flatnonzero(whole[0]), np.flatnonzero(whole[1])
 
 
 def split(examples: Examples, splits: Sequence[float] | Mapping[str, Any], key: int) -> dict[Split, Rows]:
     """Rows of each part: in shares, drawn with a key, group by group or pair by pair; or as given by name.
 
-    Given ones are for each group an array of 0, 1, 2, or -1 for inputs of no part. Raises `BadArgument`.
+    Given ones are for each group an array of 0, 1, 2, or -1 for inputs of no part, with an entry for each input that
+    the group was to give, those that are left out or did not come among them. Raises `BadArgument`.
     """
     if isinstance(splits, Mapping):
         return _given(examples, splits)
@@ -163,11 +166,13 @@ def split(examples: Examples, splits: Sequence[float] | Mapping[str, Any], key: 
 
 def _given(examples: Examples, splits: Mapping[str, Any]) -> dict[Split, Rows]:
     marks = []
-    for name, size in zip(examples.names, examples.sizes, strict=True):
+    for name, places in zip(examples.names, examples.places, strict=True):
         mark = np.asarray(splits.get(name, ()))
-        if mark.shape != (size,) or mark.dtype.kind not in "iu" or not ((mark >= -1) & (mark < 3)).all():
+        size = 1 + int(places.max(initial=-1))
+        fits = mark.ndim == 1 and (len(mark) == size or (examples.notes and len(mark) > size))
+        if not fits or mark.dtype.kind not in "iu" or not ((mark >= -1) & (mark < 3)).all():
             raise BadArgument(f"splits of {name!r} have shape {mark.shape}; expected -1, 0, 1 or 2 for {size} inputs")
-        marks.append(mark)
+        marks.append(mark[places])
     if examples.paired and not np.array_equal(marks[0], marks[1]):
         raise BadArgument("splits part the two of a pair; expected the same for both groups")
     return {

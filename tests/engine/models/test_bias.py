@@ -334,6 +334,25 @@ def test_a_dataset_that_ends_early_leaves_what_came(caplog, error):
     assert found.units.significant.tolist() == [False, False, True, False]
 
 
+def test_given_splits_and_labels_are_of_the_inputs_as_they_came():
+    """What ends early or holds NaN leaves the marks and labels of the others where they were."""
+    groups, labels = planted(2)
+    marks = {name: np.arange(160) % 3 for name in groups}
+    bad = {name: x.copy() for name, x in groups.items()}
+    bad["marked"][7].flat[0] = np.nan
+    found = weighbridge.bias(PLANTED, bad, labels, target=1, layers=["units"], key=2, splits=marks, **FEW)
+    first = [rows[0] for rows in found.splits.values()]
+    came = np.delete(np.arange(160), 7)
+    for i, rows in enumerate(first):
+        np.testing.assert_array_equal(came[rows] % 3, i)
+    ending = {"marked": (groups["marked"][at : at + 20] for at in range(0, 120, 20)), "plain": groups["plain"]}
+    found = weighbridge.bias(
+        PLANTED, ending, labels, target=1, layers=["units"], key=2, splits=marks, **FEW | {"count": 160}
+    )
+    assert "ended after 120 of 160" in found.notes[0]
+    assert sum(len(rows[0]) for rows in found.splits.values()) == 120
+
+
 def test_where_the_metric_shows_no_gap_nothing_is_named():
     """What has a gradient differs between the groups, the exact metric does not."""
     shifted = {"one": INPUTS[:FIRST] + 9, "other": INPUTS[FIRST:]}
