@@ -175,9 +175,8 @@ class TestKilled:
     @pytest.mark.parametrize(
         "beginning",
         [
-            "nothing",
             "interrupted",
-            *(pytest.param(b, marks=pytest.mark.slow) for b in ("failures", "complete", "another")),
+            *(pytest.param(b, marks=pytest.mark.slow) for b in ("nothing", "failures", "complete", "another")),
         ],
     )
     def test_at_every_step_that_changes_a_file(self, beginning, few, tmp_path):
