@@ -15,7 +15,7 @@ from weighbridge.models.bias_case import Case
 from weighbridge.models.bias_data import SHARES, SPLITS, IntArray, Rows, Split, read
 from weighbridge.models.bias_outcomes import INTERVENTIONS, Intervention, Judge, Outcome, Sampling
 from weighbridge.models.bias_report import BiasReport, unit_names
-from weighbridge.models.bias_search import NOTHING, Aim, Found, shortest
+from weighbridge.models.bias_search import Aim, Found, shortest
 from weighbridge.models.bias_significance import MaxT, intervals, max_t
 from weighbridge.models.bias_sites import Ablation, rank_by_site
 
@@ -240,7 +240,7 @@ def _notes(attribution: Attribution, units: Units, named: Found, aim: Aim) -> li
         found.append("no unit is significant")
     elif not len(units.order):
         found.append("all significant units work against the gap")
-    elif not abs(named.gaps[0]) > NOTHING:
+    elif named.gapless:
         found.append("the metric shows no gap on the validation inputs, so that there is none to close")
     elif not named.reached:
         left = abs(named.gaps[named.units]) / abs(named.gaps[0])

@@ -10,7 +10,7 @@ from weighbridge.models.bias_data import Rows
 from weighbridge.models.bias_outcomes import Intervention, Judge
 from weighbridge.models.bias_sites import IntArray, Site
 
-NOTHING = 1e-12
+_NOTHING = 1e-12
 """A gap of no more is none but for rounding."""
 
 
@@ -36,6 +36,11 @@ class Found:
     gaps: npt.NDArray[np.float64]
     accuracies: npt.NDArray[np.float64]
 
+    @property
+    def gapless(self) -> bool:
+        """Whether there is no gap to close."""
+        return _gapless(self.gaps)
+
 
 def shortest(judge: Judge, rows: Rows, ranks: Mapping[Site, IntArray], candidates: int, aim: Aim) -> Found:
     """The shortest prefix of the candidates that serves; where none does, that within the cost that removes most.
@@ -44,17 +49,19 @@ def shortest(judge: Judge, rows: Rows, ranks: Mapping[Site, IntArray], candidate
     is no gap to close, none serves.
     """
     gaps, accuracies = np.zeros(0), np.zeros(0)
-    there = True
     while len(gaps) <= candidates:
         more = judge.prefixes(rows, ranks, aim.intervention, aim.rescale, len(gaps))
         gaps, accuracies = np.concatenate([gaps, more[0]]), np.concatenate([accuracies, more[1]])
         gaps, accuracies = gaps[: candidates + 1], accuracies[: candidates + 1]
-        there = bool(abs(gaps[0]) > NOTHING)
         serves = _cheap(accuracies, aim) & (np.abs(gaps) <= (1 - aim.remove) * np.abs(gaps[0]))
-        if there and serves[1:].any():
+        if serves[1:].any() and not _gapless(gaps):
             return Found(1 + int(np.argmax(serves[1:])), True, gaps, accuracies)
     left = np.where(_cheap(accuracies, aim), np.abs(gaps), np.inf)
-    return Found(int(np.argmin(left)) if there else 0, False, gaps, accuracies)
+    return Found(0 if _gapless(gaps) else int(np.argmin(left)), False, gaps, accuracies)
+
+
+def _gapless(gaps: npt.NDArray[np.float64]) -> bool:
+    return not abs(gaps[0]) > _NOTHING
 
 
 def _cheap(accuracies: npt.NDArray[np.float64], aim: Aim) -> npt.NDArray[np.bool_]:

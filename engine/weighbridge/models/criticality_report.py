@@ -63,10 +63,10 @@ def begin(
     for table in tables:
         folder, manifest = folder_for(report, table, options, name=name, if_exists=if_exists)
         if if_exists == "overwrite":
+            clear(folder / "tables" / table)
+            clear(folder / "tables" / CURVES)  # they are of the scores that go
             if CURVES not in tables:
                 manifest.analyses.pop(CURVES, None)
-            for old in {table, CURVES}:  # curves are of the scores that go
-                clear(folder / "tables" / old)
         manifest.save(folder)
     return Written(folder)
 

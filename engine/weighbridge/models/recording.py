@@ -101,7 +101,7 @@ class Recording:
         self._drop_from: int | None = None
         self._begins: IfExists | None = if_exists
         self._warned = False
-        self._lost = 0
+        self._losing = False
         self._wake = threading.Condition()
         self._work = threading.Lock()
         self._began = self._wrote = time.monotonic()
@@ -143,7 +143,8 @@ class Recording:
         with self._wake:
             self._inbox.append((batch, origin))
             while len(self._inbox) > max(WAITING_ROWS // batch.figures.norms[..., 0].size, 2):
-                self._lose(self._inbox.popleft()[0].figures.norms[..., 0].size)
+                self._inbox.popleft()
+                self._tell_of_loss()
             if self._thread is None or not self._thread.is_alive():
                 self._closing = False
                 self._thread = threading.Thread(target=_run, args=(weakref.ref(self),), daemon=True, name="weighbridge")
@@ -173,8 +174,8 @@ class Recording:
             if self._rows and (when == "now" or many or time.monotonic() - self._wrote > self._pause()):
                 self._attempt(self._write)
             if len(self._rows) > WAITING_ROWS:
-                self._lose(len(self._rows) - WAITING_ROWS)
                 del self._rows[:-WAITING_ROWS]
+                self._tell_of_loss()
 
     def wait(self) -> bool:
         """Waits until a batch has come or a part is due; whether to go on."""
@@ -229,10 +230,10 @@ class Recording:
         writer.flush()
         del self._rows[: len(rows)]
 
-    def _lose(self, rows: int) -> None:
-        if not self._lost:
-            _LOG.warning("%s: records come faster than they are written; the oldest of them are lost", self.folder)
-        self._lost += rows
+    def _tell_of_loss(self) -> None:
+        if not self._losing:
+            _LOG.warning("%s: more than %s rows wait to be written; the oldest are lost", self.folder, WAITING_ROWS)
+        self._losing = True
 
     def _completed(self) -> None:
         manifest = Manifest.load(self.folder)

@@ -59,8 +59,8 @@ def save_saliency(
 
     The report may be new, of a run, or of a checkpoint, such as a scan's. It holds one batch of inputs: methods on the
     same inputs lie side by side and replace those of the same part; with other inputs "resume" raises, "overwrite"
-    drops what is there. NaN becomes null in the tables and stays in the values. bfloat16 and
-    the narrower types of ml_dtypes are stored as float32. A call that is refused for its arguments changes nothing.
+    drops what is there. NaN becomes null in the tables and stays in the values. bfloat16 and the narrower types
+    of ml_dtypes are stored as float32. A call that is refused for its arguments changes nothing.
 
     Raises `BadArgument` for results or checks of another number of inputs, labels that are not distinct, a check of a
     method that is not among the results, or other inputs than those in the report; `ReportError` where it cannot be
